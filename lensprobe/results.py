@@ -1,0 +1,203 @@
+"""The value every analysis returns: tables and arrays with the facts needed to trust them later.
+
+A result never holds a live model, a graph or a torch tensor. It prints itself as a small table, gives
+tidy DataFrames, and saves to one zip file (JSON, `.npy` and Parquet inside) that is read back without
+ever unpickling anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import importlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from .errors import ArgumentError, OutputError, nearest
+
+__all__ = ["Result", "open_result", "writing"]
+
+FORMAT = 1
+_KINDS: dict[str, type[Result]] = {}
+R = TypeVar("R", bound="Result")
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Result:
+    """Base of every result. Subclasses are frozen dataclasses with DataFrame, array and JSON fields."""
+
+    kind: ClassVar[str] = ""
+    """Names the type in saved files and finds its figures in `lensprobe.plot`."""
+    citations: ClassVar[tuple[str, ...]] = ()
+    """BibTeX entries of the papers whose definitions the numbers follow."""
+
+    provenance: dict[str, Any]
+    """Where the numbers come from: model, revision, dtype, BOS policy, site, seed, versions, counts."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.kind:
+            _KINDS[cls.kind] = cls
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names that `to_frame(table)` takes; the first is the default."""
+        return tuple(
+            f.name for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), pd.DataFrame)
+        )
+
+    def to_frame(self, table: str | None = None) -> pd.DataFrame:
+        """A tidy copy of one table, one row an observation. `table=None` is the first of `.tables`.
+
+        Raises:
+            ArgumentError: the result has no table of that name.
+        """
+        names = self.tables
+        name = names[0] if table is None else table
+        if name not in names:
+            raise ArgumentError(
+                f"table={table!r}: this result has the tables {', '.join(names)}.{nearest(name, names)}"
+            )
+        return getattr(self, name).copy()
+
+    def summary(self) -> dict[str, float | int | str | bool]:
+        """Flat scalars for an experiment tracker or a printed line."""
+        return {"model": str(self.provenance.get("model", "?"))}
+
+    def cite(self) -> str:
+        """BibTeX of the papers whose definitions this result follows."""
+        return "\n\n".join(self.citations)
+
+    @property
+    def plot(self) -> Any:
+        """Call it for the default figure; its attributes are the other views (`.plot.heads()`)."""
+        return importlib.import_module("lensprobe.plot").views(self)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write everything to one file that `lp.open` reads back.
+
+        Raises:
+            OutputError: the file exists (and `overwrite` is false) or cannot be written.
+        """
+        with writing(path, overwrite=overwrite) as handle, zipfile.ZipFile(
+            handle, "w", compression=zipfile.ZIP_DEFLATED
+        ) as archive:
+            plain: dict[str, Any] = {}
+            for field in dataclasses.fields(self):
+                value = getattr(self, field.name)
+                if isinstance(value, pd.DataFrame):
+                    archive.writestr(f"{field.name}.parquet", value.to_parquet(index=False))
+                elif isinstance(value, np.ndarray):
+                    buffer = io.BytesIO()
+                    np.save(buffer, value, allow_pickle=False)
+                    archive.writestr(f"{field.name}.npy", buffer.getvalue())
+                else:
+                    plain[field.name] = value
+            header = {"format": FORMAT, "kind": self.kind, "fields": plain}
+            archive.writestr("result.json", json.dumps(header, ensure_ascii=False, indent=1))
+        return Path(path)
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{key}={_short(value)}" for key, value in self.summary().items())
+        return f"{type(self).__name__}({facts})"
+
+    def _repr_html_(self) -> str:
+        """A small calm table; inherits the notebook's colours, so it reads in light and dark."""
+        rows = "".join(
+            f"<tr><th scope='row' style='text-align:left'>{html.escape(str(key))}</th>"
+            f"<td style='text-align:left'>{html.escape(_short(value))}</td></tr>"
+            for key, value in self.summary().items()
+        )
+        name = html.escape(type(self).__name__)
+        tables = html.escape(", ".join(self.tables))
+        return (
+            f"<table><caption style='text-align:left'><b>{name}</b></caption>"
+            f"<tbody>{rows}</tbody></table><p><small>tables: {tables}</small></p>"
+        )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def open_result(path: str | os.PathLike[str]) -> Result:
+    """Read a result that `.save` wrote. Exposed as `lp.open`.
+
+    Raises:
+        OutputError: no such file, or it is damaged or not a lensprobe result.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read("result.json"))
+            cls = _known(header, path)
+            values: dict[str, Any] = dict(header["fields"])
+            for name in archive.namelist():
+                stem, _, suffix = name.rpartition(".")
+                if suffix == "parquet":
+                    values[stem] = pd.read_parquet(io.BytesIO(archive.read(name)))
+                elif suffix == "npy":
+                    values[stem] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+    except FileNotFoundError as error:
+        raise OutputError(f"path={str(path)!r}: no such file.") from error
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            f"path={str(path)!r} is not a result saved by lensprobe, or is damaged ({error})."
+        ) from error
+    return cls(**values)
+
+
+def _known(header: dict[str, Any], path: str | os.PathLike[str]) -> type[Result]:
+    # Result types register themselves on import, so every room that defines one is imported first.
+    importlib.import_module("lensprobe")
+    if header["format"] > FORMAT or header["kind"] not in _KINDS:
+        raise OutputError(
+            f"path={str(path)!r} holds a {header['kind']!r} result in format {header['format']}; "
+            f"this version of lensprobe reads format {FORMAT} and the kinds {', '.join(sorted(_KINDS))}."
+        )
+    return _KINDS[header["kind"]]
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Any]:
+    """A binary file that appears under its name only when it is complete.
+
+    Raises:
+        OutputError: the target exists (and `overwrite` is false) or its folder cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise OutputError(f"path={str(path)!r} exists already; pass overwrite=True to replace it.")
+    if target.is_dir():
+        raise OutputError(f"path={str(path)!r} is a folder; name a file.")
+    try:
+        handle = tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False
+        )
+    except OSError as error:
+        raise OutputError(
+            f"path={str(path)!r} cannot be written: {error.strerror or error}."
+        ) from error
+    try:
+        with handle:
+            yield handle
+        # mkstemp makes private files; give the result the permissions of an ordinary new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(handle.name, 0o666 & ~umask)
+        os.replace(handle.name, target)
+    except OSError as error:
+        raise OutputError(f"path={str(path)!r} cannot be written: {error.strerror or error}.") from error
+    finally:
+        Path(handle.name).unlink(missing_ok=True)
