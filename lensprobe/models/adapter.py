@@ -1,0 +1,394 @@
+"""One face for TransformerLens's model classes.
+
+`TransformerBridge` (TransformerLens 4, and 3.9) and `HookedTransformer` (3.9) differ in caches, masks,
+stopping early, starting late and tokenizing. Everything that reads or edits a model goes through an
+`Adapter`; nothing outside this folder asks which class it has.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..errors import ArgumentError, HookPointError, ModelError, nearest
+from .origin import origin
+
+__all__ = ["SITES", "Adapter", "Cache", "adapter_for"]
+
+DEFAULT_SITE = "resid_post"
+"""The one default site of the library: a block's output, before the next block or the final norm."""
+
+SITES: dict[str, str] = {
+    "resid_pre": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
+    "resid_post": "hook_resid_post",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "attn.q": "attn.hook_q",
+    "attn.k": "attn.hook_k",
+    "attn.v": "attn.hook_v",
+    "attn.z": "attn.hook_z",
+    "attn.pattern": "attn.hook_pattern",
+    "mlp.post": "mlp.hook_post",
+}
+"""Site names of lensprobe and the hook each one is, after `blocks.{layer}.`."""
+
+# Hook points that exist but stay silent until a flag of the config is switched on.
+_GATED = {
+    "attn.hook_result": "use_attn_result",
+    "hook_attn_in": "use_attn_in",
+    "hook_q_input": "use_split_qkv_input",
+    "hook_k_input": "use_split_qkv_input",
+    "hook_v_input": "use_split_qkv_input",
+    "hook_mlp_in": "use_hook_mlp_in",
+}
+
+
+class Cache(ABC):
+    """Keys and values of the tokens read so far, and which of those tokens are real.
+
+    `mask` is Bool `[batch, past]`, or None while every token fed was real.
+    """
+
+    length: int = 0
+    mask: Bool[Tensor, "batch past"] | None = None
+
+    @abstractmethod
+    def drop(self, count: int) -> None:
+        """Forget the newest `count` tokens of every row."""
+
+    def extend_mask(
+        self, mask: Bool[Tensor, "batch pos"] | None, batch: int, new: int, device: torch.device
+    ) -> Bool[Tensor, "batch total"] | None:
+        """The mask over past and new tokens, or None when all of them are real."""
+        if mask is None and self.mask is None:
+            return None
+        past = self.mask
+        if past is None:
+            past = torch.ones(batch, self.length, dtype=torch.bool, device=device)
+        if mask is None:
+            mask = torch.ones(batch, new, dtype=torch.bool, device=device)
+        return torch.cat([past, mask.to(device)], dim=1)
+
+
+class _Stopped(Exception):
+    """Carries the residual out of a forward pass that has read enough."""
+
+
+class Adapter(ABC):
+    """What lensprobe asks of a model. Get one from `adapter_for(model)`; it holds no state of a call.
+
+    Attributes are plain facts: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_vocab`,
+    `context` (tokens), `encoder_decoder`, `tokenizer`. `dtype` and `device` are read from the
+    parameters each time, because a user may move the model between two calls.
+    """
+
+    line: Literal["bridge", "hooked"]
+
+    def __init__(self, model: Any) -> None:
+        # A weak reference: the adapter is cached by model and must not keep it alive.
+        self._model = weakref.ref(model)
+        cfg = model.cfg
+        self.n_layers = int(cfg.n_layers)
+        self.d_model = int(cfg.d_model)
+        self.n_heads = int(cfg.n_heads)
+        self.n_kv_heads = int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads)
+        self.d_head = int(cfg.d_head)
+        self.d_vocab = int(cfg.d_vocab)
+        self.context = int(cfg.n_ctx)
+        self.encoder_decoder = False
+
+    @property
+    def model(self) -> Any:
+        """The user's own TransformerLens model."""
+        model = self._model()
+        if model is None:
+            raise ModelError("the model this adapter was made for no longer exists.")
+        return model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer. Raises `ModelError` where the model has none."""
+        tokenizer = getattr(self.model, "tokenizer", None)
+        if tokenizer is None:
+            raise ModelError(
+                "this model has no tokenizer; pass token ids, or set model.tokenizer first."
+            )
+        return tokenizer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters; `cfg.dtype` says float32 on a bfloat16 bridge."""
+        return self._parameter().dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the first floating-point parameter."""
+        return self._parameter().device
+
+    def _parameter(self) -> Tensor:
+        for parameter in self.model.parameters():
+            if parameter.is_floating_point():
+                return parameter
+        raise ModelError("this model has no floating-point parameters (packed weights?).")
+
+    # ---- names -------------------------------------------------------------------------------
+
+    def width(self, site: str) -> int:
+        """Numbers per token at a residual-like site (`attn.v`: key-value heads times head width)."""
+        return self.n_kv_heads * self.d_head if site in ("attn.v", "attn.k") else self.d_model
+
+    def layer(self, layer: int, argument: str = "layer") -> int:
+        """A layer index, negatives counted from the end.
+
+        Raises:
+            ArgumentError: not a whole number, or out of range.
+        """
+        if isinstance(layer, bool) or not hasattr(layer, "__index__"):
+            raise ArgumentError(f"{argument}={layer!r}: a layer is a whole number.")
+        index = layer.__index__()
+        if not -self.n_layers <= index < self.n_layers:
+            raise ArgumentError(
+                f"{argument}={index}: this model has {self.n_layers} layers, "
+                f"0 to {self.n_layers - 1} (or -{self.n_layers} to -1)."
+            )
+        return index % self.n_layers
+
+    def layers(self, layers: Any, argument: str = "layers") -> tuple[int, ...]:
+        """Layer indices, sorted and without repeats; `"all"` is every layer, an int is one."""
+        if isinstance(layers, str):
+            if layers != "all":
+                raise ArgumentError(f'{argument}={layers!r}: a sequence of layers, or "all".')
+            return tuple(range(self.n_layers))
+        if hasattr(layers, "__index__"):
+            return (self.layer(layers, argument),)
+        found = sorted({self.layer(layer, argument) for layer in layers})
+        if not found:
+            raise ArgumentError(f"{argument} is empty; name at least one layer.")
+        return tuple(found)
+
+    def hook_name(self, site: str, layer: int) -> str:
+        """The hook point of a site, such as `blocks.3.hook_resid_post`.
+
+        Raises:
+            HookPointError: the site is unknown, absent from this model, or switched off.
+            ArgumentError: the layer is out of range.
+        """
+        if site not in SITES:
+            raise HookPointError(
+                f"site={site!r} is not one of {', '.join(SITES)}.{nearest(site, SITES)}"
+            )
+        name = f"blocks.{self.layer(layer)}.{SITES[site]}"
+        self.point(name)
+        return name
+
+    def point(self, name: str) -> Any:
+        """The `HookPoint` of that name.
+
+        Raises:
+            HookPointError: no such point, or it is off and would never fire.
+        """
+        if name not in self.model.hook_dict:
+            raise HookPointError(
+                f"hook point {name!r} does not exist on this model."
+                + nearest(name, self.model.hook_dict)
+            )
+        for suffix, flag in _GATED.items():
+            if name.endswith(f".{suffix}") and not getattr(self.model.cfg, flag, False):
+                raise HookPointError(
+                    f"hook point {name!r} is switched off and would never fire; "
+                    f"call model.set_{flag}(True) first."
+                )
+        return self.model.hook_dict[name]
+
+    def has_site(self, site: str, layer: int = 0) -> bool:
+        """Whether a site exists (a parallel block has no `resid_mid`)."""
+        try:
+            self.hook_name(site, layer)
+        except HookPointError:
+            return False
+        return True
+
+    # ---- facts -------------------------------------------------------------------------------
+
+    def bos(self, bos: Literal["auto"] | bool) -> bool:
+        """Whether sequences begin with the BOS token; `"auto"` is what `model.to_tokens` does.
+
+        Raises:
+            ArgumentError: BOS is asked for and the tokenizer has none.
+        """
+        token = getattr(getattr(self.model, "tokenizer", None), "bos_token_id", None)
+        if bos == "auto":
+            return bool(getattr(self.model.cfg, "default_prepend_bos", True)) and token is not None
+        if not isinstance(bos, bool):
+            raise ArgumentError(f'bos={bos!r}: "auto", True or False.')
+        if bos and token is None:
+            raise ArgumentError("bos=True: this model's tokenizer has no BOS token.")
+        return bos
+
+    def user_hooks(self) -> tuple[str, ...]:
+        """Names of the hook points that carry hooks of the user's own."""
+        found = {id(p): n for n, p in self.model.hook_dict.items() if p.fwd_hooks or p.bwd_hooks}
+        return tuple(sorted(found.values()))
+
+    def require_decoder(self, what: str) -> None:
+        """Refuse an encoder-decoder model for an analysis of decoder-only ones.
+
+        Raises:
+            ModelError: the model is an encoder-decoder.
+        """
+        if self.encoder_decoder:
+            raise ModelError(f"{what} needs a decoder-only model; this one is an encoder-decoder.")
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result stores to be trusted later; JSON values only."""
+        known = origin(self.model)
+        versions = {
+            package: importlib.metadata.version(package)
+            for package in ("torch", "transformers", "transformer-lens")
+        }
+        return {
+            "model": known.get("name") or str(getattr(self.model.cfg, "model_name", "unnamed")),
+            "revision": known.get("revision"),
+            "source": known.get("source", "a model already loaded"),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "line": type(self.model).__name__,
+            "coordinates": self.coordinates(),
+            "user_hooks": list(self.user_hooks()),
+            "versions": versions,
+        }
+
+    @abstractmethod
+    def coordinates(self) -> str:
+        """`"raw"`, or how weights were processed (folded, centred), which shifts every residual."""
+
+    # ---- running -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def new_cache(self, batch: int) -> Cache:
+        """An empty key-value cache for `batch` rows."""
+
+    def run(
+        self,
+        inputs: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
+        *,
+        mask: Bool[Tensor, "batch pos"] | None = None,
+        positions: Int[Tensor, "batch pos"] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        cache: Cache | None = None,
+        logits: Literal["all", "last"] | None = "all",
+    ) -> Tensor | None:
+        """One forward pass from block `start` up to, not including, block `stop`.
+
+        Args:
+            inputs: token ids, or with `start` the residual that enters that block.
+            mask: which of these tokens are real; None means all. Earlier tokens' mask is the cache's.
+            positions: absolute positions; None counts real tokens from the cache's length on.
+            start: first block that runs. Blocks below are not executed.
+            stop: None runs everything and returns logits. Otherwise the residual after block
+                `stop - 1` is returned, and `stop=n_layers` is the one before the final norm.
+            cache: extended by these tokens.
+            logits: `"last"` computes them for the newest column only; None returns None.
+
+        Returns:
+            Logits `[batch, pos or 1, d_vocab]`, a residual `[batch, pos, d_model]`, or None.
+        """
+        if logits is None and stop is None:
+            stop = self.n_layers
+            self._stopping(inputs, mask, positions, start, stop, cache)
+            return None
+        if stop is not None:
+            return self._stopping(inputs, mask, positions, start, stop, cache)
+        return self._forward(inputs, mask, positions, start, cache, logits or "all")
+
+    def _stopping(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        start: int,
+        stop: int,
+        cache: Cache | None,
+    ) -> Tensor:
+        # One mechanism for both classes: a hook that leaves the pass with what it saw. The bridge's
+        # own flag returns logits for stop=n_layers.
+        name = self.hook_name("resid_post", stop - 1) if stop else self.hook_name("resid_pre", 0)
+
+        def leave(residual: Tensor, hook: Any) -> None:
+            raise _Stopped(residual)
+
+        detach = add_hook(self.point(name), leave)
+        try:
+            self._forward(inputs, mask, positions, start, cache, "last")
+        except _Stopped as stopped:
+            return stopped.args[0]
+        finally:
+            detach()
+        raise ModelError(f"hook point {name!r} did not fire during the forward pass.")
+
+    @abstractmethod
+    def _forward(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        start: int,
+        cache: Cache | None,
+        logits: Literal["all", "last"],
+    ) -> Tensor: ...
+
+
+def add_hook(point: Any, function: Callable[..., Any]) -> Callable[[], None]:
+    """Attach a forward hook to a `HookPoint` and return the call that removes this hook alone.
+
+    `reset_hooks` would take the user's hooks with it.
+    """
+    point.add_hook(function)
+    handle = point.fwd_hooks[-1]
+
+    def remove() -> None:
+        handle.hook.remove()
+        point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
+
+    return remove
+
+
+_ADAPTERS: weakref.WeakKeyDictionary[Any, Adapter] = weakref.WeakKeyDictionary()
+
+
+def adapter_for(model: Any) -> Adapter:
+    """The adapter of a TransformerLens model, made once per model.
+
+    Raises:
+        ModelError: not a TransformerLens model; an unwrapped transformers model is told apart.
+    """
+    if model in _ADAPTERS:
+        return _ADAPTERS[model]
+    from .bridge import BridgeAdapter
+    from .hooked import HookedAdapter
+
+    names = {cls.__name__ for cls in type(model).__mro__}
+    if "TransformerBridge" in names:
+        adapter: Adapter = BridgeAdapter(model)
+    elif "HookedTransformer" in names:
+        adapter = HookedAdapter(model)
+    elif "PreTrainedModel" in names:
+        raise ModelError(
+            f"{type(model).__name__} is a transformers model; "
+            "wrap it first: lp.load(model, tokenizer=tokenizer)."
+        )
+    else:
+        raise ModelError(
+            f"{type(model).__name__} is not a TransformerLens model; load one with lp.load(name)."
+        )
+    _ADAPTERS[model] = adapter
+    return adapter

@@ -1,0 +1,154 @@
+"""`TransformerBridge`: a transformers model behind hook points."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..errors import ModelError
+from .adapter import Adapter, Cache
+
+__all__ = ["BridgeAdapter"]
+
+
+class BridgeCache(Cache):
+    """A transformers cache that keeps every token, so that it can be cropped."""
+
+    def __init__(self) -> None:
+        # Without a config every layer is a plain growing one; a sliding-window layer throws keys
+        # away and cannot be cropped. The masks still apply the window.
+        self.inner = DynamicCache()
+
+    def drop(self, count: int) -> None:
+        if count:
+            self.inner.crop(-count)
+            self.length -= count
+            self.mask = None if self.mask is None else self.mask[:, : self.length]
+
+
+class BridgeAdapter(Adapter):
+    """See `Adapter`."""
+
+    line = "bridge"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        config = model.original_model.config
+        self.encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+        accepts = inspect.signature(model.original_model.forward).parameters
+        self._takes_positions = "position_ids" in accepts
+        self._takes_logits_to_keep = "logits_to_keep" in accepts
+        self._block_wrap: type | None = None
+        if not hasattr(model, "blocks") and not self.encoder_decoder:
+            raise ModelError(
+                f"{type(model.original_model).__name__} has no single stack of blocks; "
+                "lensprobe reads models with one."
+            )
+
+    def coordinates(self) -> str:
+        if getattr(self.model, "compatibility_mode", False):
+            return "compatibility mode (weights may be folded and centred)"
+        return "raw"
+
+    def new_cache(self, batch: int) -> BridgeCache:
+        return BridgeCache()
+
+    def _forward(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        start: int,
+        cache: Cache | None,
+        logits: Literal["all", "last"],
+    ) -> Tensor:
+        batch, new = inputs.shape[:2]
+        past = cache.length if cache is not None else 0
+        keywords: dict[str, Any] = {}
+        whole = mask if cache is None else cache.extend_mask(mask, batch, new, inputs.device)
+        if whole is not None:
+            keywords["attention_mask"] = whole.long()
+            if positions is None:
+                positions = (whole.long().cumsum(-1) - 1).clamp(min=0)[:, -new:]
+        if positions is None and (start or past):
+            positions = torch.arange(past, past + new, device=inputs.device).expand(batch, -1)
+        if positions is not None and self._takes_positions:
+            keywords["position_ids"] = positions
+        if logits == "last" and self._takes_logits_to_keep:
+            keywords["logits_to_keep"] = 1
+        if cache is not None:
+            assert isinstance(cache, BridgeCache)
+            keywords["past_key_values"] = cache.inner
+        else:
+            # transformers would otherwise build and fill a cache that nobody reads.
+            keywords["use_cache"] = False
+        if start:
+            keywords["start_at_layer"] = start
+        with self._skipped(start):
+            try:
+                output = self.model(inputs, **keywords)
+            finally:
+                if cache is not None:
+                    cache.mask, cache.length = whole, past + new
+        return output[:, -1:] if logits == "last" else output
+
+    @contextmanager
+    def _skipped(self, start: int) -> Iterator[None]:
+        """Blocks below `start` hand their input on; the bridge's own flag still computes them."""
+        if not start:
+            yield
+            return
+        wrap = self._wrap()
+        blocks = list(self.model.blocks)[:start]
+
+        def identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return hidden_states if wrap is Tensor else (hidden_states,)
+
+        try:
+            for block in blocks:
+                # Straight into __dict__: nn.Module's own attribute handling never sees it.
+                block.__dict__["forward"] = identity
+            yield
+        finally:
+            for block in blocks:
+                block.__dict__.pop("forward", None)
+
+    def _wrap(self) -> type:
+        """Whether this architecture's blocks return a tensor or a tuple, seen once on one token."""
+        if self._block_wrap is None:
+            seen: list[type] = []
+            handle = self.model.blocks[0].register_forward_hook(
+                lambda module, args, output: seen.append(
+                    tuple if isinstance(output, tuple) else Tensor
+                )
+            )
+            try:
+                with torch.no_grad():
+                    token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+                    self.model(token, use_cache=False)
+            finally:
+                handle.remove()
+            self._block_wrap = seen[0]
+        return self._block_wrap
+
+    def watch(self, report: Any) -> Any:
+        """Call `report(ids, mask, past)` before each pass of the user's own; returns the remover."""
+        model_ref = weakref.ref(self)
+
+        def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            adapter = model_ref()
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            inner = kwargs.get("past_key_values")
+            past = int(inner.get_seq_length()) if inner is not None else 0
+            if adapter is not None and ids is not None:
+                report(ids, kwargs.get("attention_mask"), past)
+
+        handle = self.model.original_model.register_forward_pre_hook(before, with_kwargs=True)
+        return handle.remove

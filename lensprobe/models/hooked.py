@@ -1,0 +1,120 @@
+"""`HookedTransformer`: TransformerLens's own implementation, alive in 3.9."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from .adapter import Adapter, Cache
+
+__all__ = ["HookedAdapter"]
+
+
+class HookedCache(Cache):
+    """TransformerLens's key-value cache, one entry a block."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def drop(self, count: int) -> None:
+        if count:
+            for entry in self.inner.entries:
+                entry.past_keys = entry.past_keys[:, :-count]
+                entry.past_values = entry.past_values[:, :-count]
+            self.length -= count
+            self.mask = None if self.mask is None else self.mask[:, : self.length]
+            self.inner.previous_attention_mask = self.inner.previous_attention_mask[:, :-count]
+
+
+class HookedAdapter(Adapter):
+    """See `Adapter`."""
+
+    line = "hooked"
+
+    def coordinates(self) -> str:
+        norm = self.model.cfg.normalization_type or ""
+        return "folded norms" if norm.endswith("Pre") else "raw"
+
+    def new_cache(self, batch: int) -> HookedCache:
+        module = __import__("transformer_lens.cache.key_value_cache", fromlist=["x"])
+        kind = module.TransformerLensKeyValueCache
+        return HookedCache(kind.init_cache(self.model.cfg, self.device, batch))
+
+    def _forward(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        start: int,
+        cache: Cache | None,
+        logits: Literal["all", "last"],
+    ) -> Tensor:
+        batch, new = inputs.shape[:2]
+        whole = mask if cache is None else cache.extend_mask(mask, batch, new, inputs.device)
+        self._check_positions(positions, whole, batch, new, cache)
+        # An explicit mask and side: with a left-padding tokenizer this class would otherwise derive
+        # both from the token ids, taking every pad-like token for padding.
+        new_mask = mask if mask is not None else inputs.new_ones(batch, new, dtype=torch.bool)
+        keywords: dict[str, Any] = {"padding_side": "right"}
+        if cache is not None:
+            assert isinstance(cache, HookedCache)
+            keywords["past_kv_cache"] = cache.inner
+            keywords["attention_mask"] = new_mask.long()
+        elif whole is not None:
+            keywords["attention_mask"] = whole.long()
+        if start:
+            keywords["start_at_layer"] = start
+            if cache is not None and whole is not None:
+                keywords["attention_mask"] = whole.long()
+        try:
+            output = self.model(inputs, return_type="logits", **keywords)
+        finally:
+            if cache is not None:
+                cache.mask, cache.length = whole, cache.length + new
+        return output[:, -1:] if logits == "last" else output
+
+    def _check_positions(
+        self, positions: Tensor | None, whole: Tensor | None, batch: int, new: int, cache: Any
+    ) -> None:
+        """This class derives positions from the mask; any others cannot be had from it."""
+        if positions is None:
+            return
+        past = cache.length if cache is not None else 0
+        if whole is None:
+            derived = torch.arange(past, past + new, device=positions.device).expand(batch, -1)
+            real = torch.ones_like(derived, dtype=torch.bool)
+        else:
+            derived = (whole.long().cumsum(-1) - 1)[:, -new:]
+            real = whole[:, -new:].bool()
+        if not bool((positions == derived)[real].all()):
+            raise ArgumentError(
+                "positions: HookedTransformer counts real tokens from 0; others need a bridge."
+            )
+
+    def watch(self, report: Any) -> Any:
+        """Call `report(ids, mask, past)` before each pass of the user's own; returns the remover."""
+        seen: list[Any] = [None]
+
+        def embedding(module: Any, args: tuple[Any, ...]) -> None:
+            seen[0] = args[0]
+
+        def attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entry = kwargs.get("past_kv_cache_entry")
+            past = int(entry.past_keys.shape[1]) if entry is not None else 0
+            report(seen[0], kwargs.get("attention_mask"), past)
+
+        # The mask and the cache meet only at the first attention layer, which runs after hook_embed
+        # and resid_pre 0; a pre-hook of block 0 comes before both of its residual sites.
+        handles = [
+            self.model.embed.register_forward_pre_hook(embedding),
+            self.model.blocks[0].register_forward_pre_hook(attention, with_kwargs=True),
+        ]
+
+        def remove() -> None:
+            for handle in handles:
+                handle.remove()
+
+        return remove
