@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Literal
 
 import torch
@@ -39,7 +40,8 @@ class HookedAdapter(Adapter):
         return "folded norms" if norm.endswith("Pre") else "raw"
 
     def new_cache(self, batch: int) -> HookedCache:
-        module = __import__("transformer_lens.cache.key_value_cache", fromlist=["x"])
+        # By name at run time: TransformerLens 4 has no such module.
+        module = importlib.import_module("transformer_lens.cache.key_value_cache")
         kind = module.TransformerLensKeyValueCache
         return HookedCache(kind.init_cache(self.model.cfg, self.device, batch))
 
@@ -67,8 +69,10 @@ class HookedAdapter(Adapter):
             keywords["attention_mask"] = whole.long()
         if start:
             keywords["start_at_layer"] = start
-            if cache is not None and whole is not None:
-                keywords["attention_mask"] = whole.long()
+            if cache is not None:
+                # Past the embedding the class no longer extends the mask by itself.
+                full = whole if whole is not None else inputs.new_ones(batch, cache.length + new)
+                keywords["attention_mask"] = full.long()
         try:
             output = self.model(inputs, return_type="logits", **keywords)
         finally:
