@@ -46,6 +46,7 @@ class Step:
         prompts: int `[batch]`, how many tokens of each row belong to the prompt.
         newest: bool `[batch pos]`, the newest token of each row.
         rows: int `[batch]`, each row's index in what the caller passed.
+        reread: how many leading columns were read by the step before and are read again.
         roles: per row, the chat role of each prompt token.
         tokenizer: decodes tokens for `where(callable)`.
     """
@@ -55,6 +56,7 @@ class Step:
     prompts: np.ndarray
     newest: np.ndarray
     rows: np.ndarray
+    reread: int = 0
     roles: Sequence[Sequence[str | None]] = ()
     tokenizer: Any = field(default=None, repr=False)
 

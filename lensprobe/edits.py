@@ -1,0 +1,310 @@
+"""Edits: frozen values that say what is written where. They hold no hooks and no state.
+
+Every edit names a `site` (default `resid_post`), `layers` (one, several or `"all"`) and `positions` (a
+selector). Where several edits meet at one hook point they apply in the order given. All of them are
+out of place and differentiable in the residual and in their own tensors.
+
+Half-precision streams are edited in float32 and rounded once on the way back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from . import positions as where
+from .errors import ArgumentError
+from .models.adapter import DEFAULT_SITE, Adapter
+from .positions import Positions
+
+__all__ = ["Add", "Edit", "Mix", "ProjectOut", "Scale", "Selection", "Set"]
+
+EDITABLE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "attn.v")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What an edit sees of one step: which tokens, which rows, and each token's turn.
+
+    Attributes:
+        mask: Bool `[batch pos]`, or None where every token is selected.
+        rows: Long `[batch]`, the rows' indices in what the caller passed.
+        turn: Long `[batch pos]`, how many selected tokens of this row came before this one.
+    """
+
+    mask: Bool[Tensor, "batch pos"] | None
+    rows: Tensor
+    turn: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Edit(ABC):
+    """Base of the edits; see the module's text for what all of them share."""
+
+    layers: Any
+    site: str = DEFAULT_SITE
+    positions: Positions = where.all()
+
+    def bind(self, adapter: Adapter) -> Edit:
+        """This edit with its tensors checked and moved to the model.
+
+        Raises:
+            ArgumentError: a layer out of range, a vector of the wrong width, a value not finite.
+            HookPointError: the site is unknown, absent or switched off.
+        """
+        if self.site not in EDITABLE:
+            raise ArgumentError(f"site={self.site!r}: edits write to {', '.join(EDITABLE)}.")
+        if not isinstance(self.positions, Positions):
+            raise ArgumentError(
+                f"positions={self.positions!r}: a selector such as lp.positions.all()."
+            )
+        return self._bind(adapter, adapter.width(self.site))
+
+    def names(self, adapter: Adapter) -> list[str]:
+        """The hook points this edit writes to."""
+        return [adapter.hook_name(self.site, layer) for layer in adapter.layers(self.layers)]
+
+    def apply(
+        self, stream: Float[Tensor, "batch pos width"], selection: Selection
+    ) -> Float[Tensor, "batch pos width"]:
+        """The stream with the selected tokens edited, in the stream's dtype."""
+        half = stream.dtype in (torch.float16, torch.bfloat16)
+        work = stream.float() if half else stream
+        changed = self._change(work, selection).to(stream.dtype)
+        picked = self._picked(selection)
+        return changed if picked is None else torch.where(picked, changed, stream)
+
+    def rows(self) -> int | None:
+        """How many rows this edit was made for; None where it serves any number."""
+        return None
+
+    @abstractmethod
+    def _bind(self, adapter: Adapter, width: int) -> Edit: ...
+
+    @abstractmethod
+    def _change(self, stream: Tensor, selection: Selection) -> Tensor: ...
+
+    def _picked(self, selection: Selection) -> Tensor | None:
+        return None if selection.mask is None else selection.mask[..., None]
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Edit):
+    """Add `scale * vector` (activation addition, Turner et al. 2308.10248).
+
+    Args:
+        vector: `[width]`, the same at every selected token; `[k width]`, row i at the i-th selected
+            token and nothing after the k-th; `[batch k width]`, one such table for each text.
+        scale: a number, or `[batch]`, one for each text.
+    """
+
+    vector: Tensor
+    scale: float | Tensor = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        # front() without a number is as long as the vector.
+        if self.positions.text == "front()" and self.vector.ndim > 1:
+            object.__setattr__(self, "positions", where.front(self.vector.shape[-2]))
+
+    def rows(self) -> int | None:
+        return _rows(self.vector if self.vector.ndim == 3 else None, self.scale)
+
+    def _bind(self, adapter: Adapter, width: int) -> Edit:
+        vector = _vector("vector", self.vector, width, adapter)
+        if vector.ndim > 1 and self.positions.moves:
+            raise ArgumentError("positions=last() takes one vector, not one for each token.")
+        return replace(self, vector=vector, scale=_strength("scale", self.scale, adapter))
+
+    def _change(self, stream: Tensor, selection: Selection) -> Tensor:
+        return stream + _per_row(self.scale, selection) * _aligned(self.vector, stream, selection)
+
+    def _picked(self, selection: Selection) -> Tensor | None:
+        return _within(super()._picked(selection), self.vector, selection)
+
+
+@dataclass(frozen=True, eq=False)
+class Mix(Edit):
+    """Replace `h` by `(1 - weight) * h + weight * vector`; shapes as in `Add`.
+
+    `weight` lies in [0, 1]: 0 is the plain model, 1 replaces.
+    """
+
+    vector: Tensor
+    weight: float | Tensor = field(kw_only=True)
+
+    def rows(self) -> int | None:
+        return _rows(self.vector if self.vector.ndim == 3 else None, self.weight)
+
+    def _bind(self, adapter: Adapter, width: int) -> Edit:
+        weight = _strength("weight", self.weight, adapter)
+        values = torch.as_tensor(weight)
+        if bool(((values < 0) | (values > 1)).any()):
+            raise ArgumentError(f"weight={self.weight!r}: between 0 and 1.")
+        return replace(self, vector=_vector("vector", self.vector, width, adapter), weight=weight)
+
+    def _change(self, stream: Tensor, selection: Selection) -> Tensor:
+        weight = _per_row(self.weight, selection)
+        return (1 - weight) * stream + weight * _aligned(self.vector, stream, selection)
+
+    def _picked(self, selection: Selection) -> Tensor | None:
+        return _within(super()._picked(selection), self.vector, selection)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scale(Edit):
+    """Multiply by `factor`: the whole vector, or with `dim` only those coordinates.
+
+    `factor` is a number, or `[batch]`, one for each text.
+    """
+
+    factor: float | Tensor
+    dim: int | Sequence[int] | None = None
+
+    def rows(self) -> int | None:
+        return _rows(None, self.factor)
+
+    def _bind(self, adapter: Adapter, width: int) -> Edit:
+        dim = _dims(self.dim, width)
+        return replace(self, factor=_strength("factor", self.factor, adapter), dim=dim)
+
+    def _change(self, stream: Tensor, selection: Selection) -> Tensor:
+        return _only(self.dim, stream, stream * _per_row(self.factor, selection))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Set(Edit):
+    """Overwrite with `value`: a number, or tensors shaped as in `Add`; `dim` limits it to coordinates.
+
+    With `dim`, `value` has as many numbers as there are coordinates, or is one number.
+    """
+
+    value: float | Tensor
+    dim: int | Sequence[int] | None = None
+
+    def rows(self) -> int | None:
+        table = self.value if isinstance(self.value, Tensor) and self.value.ndim == 3 else None
+        return _rows(table, None)
+
+    def _bind(self, adapter: Adapter, width: int) -> Edit:
+        dim = _dims(self.dim, width)
+        count = width if dim is None else len(dim)
+        value = torch.as_tensor(self.value)
+        if value.ndim == 0:
+            value = value.expand(count)
+        return replace(self, value=_vector("value", value, count, adapter), dim=dim)
+
+    def _change(self, stream: Tensor, selection: Selection) -> Tensor:
+        assert isinstance(self.value, Tensor)
+        if self.dim is None:
+            return _aligned(self.value, stream, selection).expand_as(stream)
+        part = stream[..., list(_as_tuple(self.dim))]
+        part = _aligned(self.value, part, selection).expand_as(part)
+        index = torch.tensor(_as_tuple(self.dim), device=stream.device).expand(part.shape)
+        return stream.scatter(-1, index, part)
+
+    def _picked(self, selection: Selection) -> Tensor | None:
+        assert isinstance(self.value, Tensor)
+        return _within(super()._picked(selection), self.value, selection)
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectOut(Edit):
+    """Remove the component along `vector` `[width]`, which need not have unit norm."""
+
+    vector: Tensor
+
+    def _bind(self, adapter: Adapter, width: int) -> Edit:
+        vector = _vector("vector", self.vector, width, adapter)
+        if vector.ndim != 1 or float(vector.norm()) == 0.0:
+            raise ArgumentError("vector: ProjectOut takes one direction that is not zero.")
+        return replace(self, vector=vector / vector.norm())
+
+    def _change(self, stream: Tensor, selection: Selection) -> Tensor:
+        unit = self.vector.to(stream.dtype)
+        return stream - (stream @ unit)[..., None] * unit
+
+
+# ---- shared pieces ---------------------------------------------------------------------------
+
+
+def _vector(name: str, given: Any, width: int, adapter: Adapter) -> Tensor:
+    vector = given if isinstance(given, Tensor) else torch.as_tensor(given)
+    if vector.ndim not in (1, 2, 3) or vector.shape[-1] != width:
+        raise ArgumentError(
+            f"{name} has shape {tuple(vector.shape)}; at this site it needs [{width}], "
+            f"[tokens, {width}] or [batch, tokens, {width}]."
+        )
+    if not bool(torch.isfinite(vector).all()):
+        raise ArgumentError(f"{name} holds NaN or infinity.")
+    # At least float32: half-precision vectors meet the stream in float32, doubles stay doubles.
+    dtype = torch.promote_types(vector.dtype, torch.float32)
+    return vector.to(device=adapter.device, dtype=dtype)
+
+
+def _strength(name: str, given: float | Tensor, adapter: Adapter) -> float | Tensor:
+    values = torch.as_tensor(given)
+    if values.ndim > 1 or values.dtype == torch.bool or not bool(torch.isfinite(values).all()):
+        raise ArgumentError(f"{name}={given!r}: a finite number, or one for each text.")
+    return given.to(adapter.device) if isinstance(given, Tensor) else float(given)
+
+
+def _dims(dim: int | Sequence[int] | None, width: int) -> tuple[int, ...] | None:
+    if dim is None:
+        return None
+    found = _as_tuple(dim)
+    outside = [d for d in found if isinstance(d, bool) or not 0 <= d < width]
+    if not found or outside:
+        raise ArgumentError(f"dim={dim!r}: this site has dimensions 0 to {width - 1}.")
+    return found
+
+
+def _as_tuple(dim: int | Sequence[int]) -> tuple[int, ...]:
+    return (int(dim),) if hasattr(dim, "__index__") else tuple(int(d) for d in dim)  # pyright: ignore
+
+
+def _rows(table: Tensor | None, strength: float | Tensor | None) -> int | None:
+    if table is not None:
+        return table.shape[0]
+    if isinstance(strength, Tensor) and strength.ndim == 1:
+        return strength.shape[0]
+    return None
+
+
+def _per_row(strength: float | Tensor, selection: Selection) -> float | Tensor:
+    """A strength that broadcasts over `[batch pos width]`."""
+    if isinstance(strength, Tensor) and strength.ndim == 1:
+        return strength[selection.rows][:, None, None]
+    return strength
+
+
+def _aligned(vector: Tensor, stream: Tensor, selection: Selection) -> Tensor:
+    """The row of the vector that each token takes, in the stream's dtype."""
+    vector = vector.to(stream.dtype)
+    if vector.ndim == 1:
+        return vector
+    turn = selection.turn.clamp(max=vector.shape[-2] - 1)
+    if vector.ndim == 2:
+        return vector[turn]
+    return vector[selection.rows[:, None], turn]
+
+
+def _within(picked: Tensor | None, vector: Tensor, selection: Selection) -> Tensor | None:
+    """A table with k rows ends after the k-th selected token."""
+    if vector.ndim == 1:
+        return picked
+    inside = (selection.turn < vector.shape[-2])[..., None]
+    return inside if picked is None else picked & inside
+
+
+def _only(dim: Any, stream: Tensor, changed: Tensor) -> Tensor:
+    if dim is None:
+        return changed
+    chosen = torch.zeros(stream.shape[-1], dtype=torch.bool, device=stream.device)
+    chosen[list(dim)] = True
+    return torch.where(chosen, changed, stream)

@@ -1,0 +1,96 @@
+"""Many texts as few forward passes: bucketed by length, cut into chunks that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from ..errors import ArgumentError
+from ..models.adapter import Adapter
+from ..settings import current
+from ..tokens import Encoded
+
+__all__ = ["buckets", "chunks", "halving", "out_of_memory"]
+
+PASS_BYTES = 192 * 2**20
+"""What one chunk may take for attention scores and logits; weights and cache are not counted."""
+
+T = TypeVar("T")
+
+
+def buckets(texts: Sequence[Encoded], batch_tokens: int | None) -> list[list[int]]:
+    """Indices of texts grouped so that a padded group holds at most `batch_tokens` tokens.
+
+    Sorted by length, so that rows of a group are nearly equal; a text longer than the limit is a
+    group of its own.
+
+    Raises:
+        ArgumentError: `batch_tokens` is not a positive whole number.
+    """
+    limit = current("batch_tokens", batch_tokens)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ArgumentError(f"batch_tokens={limit!r}: a positive whole number.")
+    groups: list[list[int]] = []
+    for index in sorted(range(len(texts)), key=lambda i: (len(texts[i]), i)):
+        if groups and len(texts[index]) * (len(groups[-1]) + 1) <= limit:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def chunks(
+    adapter: Adapter, rows: int, length: int, chunk: int | None, logits: bool
+) -> list[tuple[int, int]]:
+    """Column ranges `(begin, end)` in which a batch of `rows x length` tokens is read.
+
+    One range where everything fits in `PASS_BYTES` (or where the user has hooks of their own, which
+    must see whole passes). The bridge's attention always builds batch x head x T x T.
+
+    Raises:
+        ArgumentError: `chunk` is not a positive whole number.
+    """
+    size = current("chunk", chunk)
+    if size is None:
+        # Scores, their softmax and the masked copy; logits and the copy a softmax makes of them.
+        column = 4 * rows * (3 * adapter.n_heads * length + 2 * adapter.d_vocab * logits)
+        size = max(16, PASS_BYTES // column)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ArgumentError(f"chunk={size!r}: a positive whole number.")
+    if adapter.user_hooks():
+        size = length
+    return [(begin, min(begin + size, length)) for begin in range(0, length, size)]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
+    )
+
+
+def halving(
+    groups: Sequence[list[int]], work: Callable[[list[int]], T], notes: list[Any]
+) -> Iterator[tuple[list[int], T]]:
+    """Run `work` on each group; a group that runs out of memory is split in two and said so.
+
+    Yields `(group, answer)`. A single text that does not fit raises as it is.
+    """
+    waiting = [list(group) for group in reversed(groups)]
+    while waiting:
+        group = waiting.pop()
+        try:
+            answer = work(group)
+        except Exception as error:
+            if not out_of_memory(error) or len(group) == 1:
+                raise
+            half = len(group) // 2
+            waiting += [group[half:], group[:half]]
+            notes.append(f"memory ran out at {len(group)} texts in a batch; halved")
+            continue
+        yield group, answer

@@ -1,0 +1,171 @@
+"""One pass over texts under edits, keeping logits and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..edits import Edit
+from ..errors import ArgumentError
+from ..models.adapter import DEFAULT_SITE, adapter_for
+from ..results import Result
+from ..tokens import Bos, Side, TokenBatch, as_texts, encoded
+from .batching import buckets, halving
+from .session import Session, prompt_step
+
+__all__ = ["Forward", "forward"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Forward(Result):
+    """What a pass left behind, text by text; pads are gone.
+
+    Attributes:
+        tokens: one row a token: text, position, token.
+        logits: float32 `[tokens d_vocab]` with `logits="all"`, `[texts d_vocab]` with `"last"`,
+            `[0 d_vocab]` with None.
+        activations: float32 `[layers tokens width]` at `site`, rows as in `tokens`.
+        site: where `activations` were read.
+        layers: which layers they are.
+    """
+
+    kind: ClassVar[str] = "forward"
+
+    tokens: pd.DataFrame
+    logits: np.ndarray
+    activations: np.ndarray
+    site: str
+    layers: list[int]
+
+    def activation(self, layer: int, *, text: int = 0) -> np.ndarray:
+        """float32 `[pos width]` of one text at one layer that was read.
+
+        Raises:
+            ArgumentError: that layer or text is not in this result.
+        """
+        rows = (self.tokens["text"] == text).to_numpy()
+        if layer not in self.layers or not rows.any():
+            raise ArgumentError(
+                f"layer={layer}, text={text}: this result has layers {self.layers} and "
+                f"{self.tokens['text'].nunique()} texts."
+            )
+        return self.activations[self.layers.index(layer), rows]
+
+    def summary(self) -> dict[str, Any]:
+        """Model, texts, tokens and where activations were read."""
+        return {
+            **super().summary(),
+            "texts": int(self.tokens["text"].nunique()),
+            "tokens": len(self.tokens),
+            "site": self.site,
+            "layers": str(self.layers),
+        }
+
+
+@torch.no_grad()
+def forward(
+    model: Any,
+    texts: Any,
+    *,
+    edits: Edit | Iterable[Edit] = (),
+    layers: int | Sequence[int] | Literal["all"] | None = None,
+    site: str = DEFAULT_SITE,
+    logits: Literal["all", "last"] | None = "all",
+    bos: Bos = "auto",
+    side: Side = "right",
+    batch_tokens: int | None = None,
+) -> Forward:
+    """Read texts once under edits.
+
+    Args:
+        model: a TransformerLens model.
+        texts: one text or many; a text is a string, chat messages or token ids.
+        edits: written while reading. The whole text counts as the prompt.
+        layers: layers whose activations at `site` are kept; None keeps none. A probe at an edited
+            point reads the edited value.
+        logits: `"all"`, only those of each text's `"last"` token, or None, which skips the
+            unembedding.
+        side: where a batch is padded; the answer does not depend on it.
+
+    Raises:
+        ArgumentError: an empty text, one longer than the context, a layer out of range.
+        ModelError: an encoder-decoder model.
+    """
+    adapter = adapter_for(model)
+    adapter.require_decoder("lp.forward")
+    if logits not in ("all", "last", None):
+        raise ArgumentError(f'logits={logits!r}: "all", "last" or None.')
+    wanted = () if layers is None else adapter.layers(layers)
+    names = [adapter.hook_name(site, layer) for layer in wanted]
+    rows = [encoded(adapter, text, bos) for text in as_texts(texts)]
+    found: dict[str, Tensor] = {}
+    session = Session(
+        adapter, edits, {name: (lambda x, n=name: found.__setitem__(n, x)) for name in names}
+    )
+    notes: list[str] = []
+    kept: dict[int, tuple[Any, ...]] = {}
+
+    def work(group: list[int]) -> None:
+        batch = TokenBatch.pad(adapter, [rows[i] for i in group], side=side, bos=bos)
+        step = prompt_step(batch, rows=np.asarray(group))
+        session.begin(step)
+        out = session.read(step, batch.ids, logits=None if logits is None else "all")
+        for row, index in enumerate(group):
+            real = batch.mask[row]
+            acts = [found[name][row][real].flatten(1).float().cpu().numpy() for name in names]
+            scores = None if out is None else out[row][real].float()
+            if scores is not None and logits == "last":
+                scores = scores[-1:]
+            kept[index] = (
+                batch.strings(row),
+                None if scores is None else scores.cpu().numpy(),
+                np.stack(acts) if acts else None,
+            )
+        found.clear()
+
+    with session:
+        for _ in halving(buckets(rows, batch_tokens), work, notes):
+            pass
+    ordered = [kept[index] for index in range(len(rows))]
+    width = adapter.width(site)
+    return Forward(
+        provenance={
+            **adapter.provenance(),
+            "bos": adapter.bos(bos),
+            "site": site,
+            "edits": [describe(edit) for edit in session.edits],
+            "notes": notes,
+            "complete": True,
+        },
+        tokens=pd.DataFrame(
+            [
+                {"text": text, "position": position, "token": token}
+                for text, (tokens, _, _) in enumerate(ordered)
+                for position, token in enumerate(tokens)
+            ]
+        ),
+        logits=np.concatenate([out for _, out, _ in ordered])
+        if logits
+        else np.empty((0, adapter.d_vocab), np.float32),
+        activations=np.concatenate([acts for _, _, acts in ordered], axis=1)
+        if names
+        else np.empty((0, 0, width), np.float32),
+        site=site,
+        layers=list(wanted),
+    )
+
+
+def describe(edit: Edit) -> str:
+    """An edit as one line for a result's provenance."""
+    facts = [f"layers={edit.layers}", f"site={edit.site}", f"positions={edit.positions.describe()}"]
+    for name in ("scale", "factor", "weight", "dim"):
+        if hasattr(edit, name) and getattr(edit, name) is not None:
+            value = getattr(edit, name)
+            facts.append(f"{name}={value.tolist() if isinstance(value, Tensor) else value}")
+    return f"{type(edit).__name__}({', '.join(facts)})"

@@ -1,0 +1,198 @@
+"""One run under edits: attaches hooks, tells them which tokens are being read, always removes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..edits import Edit, Selection
+from ..errors import ArgumentError
+from ..models.adapter import Adapter, Cache, add_hook
+from ..positions import Positions, Step
+from ..tokens import TokenBatch
+
+__all__ = ["Session", "hooked"]
+
+Hook = Callable[[Tensor], Tensor | None]
+
+
+@contextmanager
+def hooked(adapter: Adapter, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """Hooks `name -> f(activation)` for the length of a `with` block.
+
+    Whatever happens inside, ours are removed and the user's stay.
+
+    Raises:
+        HookPointError: a name that does not exist or never fires.
+    """
+    points = [(adapter.point(name), function) for name, function in hooks.items()]
+    removers: list[Callable[[], None]] = []
+    try:
+        for point, function in points:
+            removers.append(add_hook(point, lambda x, hook, f=function: f(x)))
+        yield
+    finally:
+        for remove in reversed(removers):
+            remove()
+
+
+@dataclass
+class _Seen:
+    """How many tokens of each row a selector has selected so far, and its answer for this step."""
+
+    count: np.ndarray
+    step: Step | None = None
+    selection: Selection | None = None
+
+
+class Session:
+    """Edits and probes attached to a model for a number of forward passes over the same rows.
+
+    Use as a context manager; `read` feeds tokens. Without edits and probes nothing is attached, and
+    a pass is exactly the model's own.
+    """
+
+    def __init__(
+        self, adapter: Adapter, edits: Iterable[Edit] = (), probes: Mapping[str, Hook] | None = None
+    ) -> None:
+        self.adapter = adapter
+        self.edits = tuple(edit.bind(adapter) for edit in _checked(edits))
+        self.step: Step | None = None
+        self._seen: dict[int, _Seen] = {}
+        hooks: dict[str, Hook] = {}
+        by_point: dict[str, list[Edit]] = {}
+        for edit in self.edits:
+            for name in edit.names(adapter):
+                by_point.setdefault(name, []).append(edit)
+        for name, group in by_point.items():
+            hooks[name] = self._writer(group)
+        for name, probe in (probes or {}).items():
+            # A probe at an edited point reads what the next block will see.
+            hooks[name] = _chained(hooks[name], probe) if name in hooks else probe
+        self._hooked = hooked(adapter, hooks)
+
+    @property
+    def moves(self) -> bool:
+        """Whether any edit moves with the newest token."""
+        return any(edit.positions.moves for edit in self.edits)
+
+    def __enter__(self) -> Session:
+        self._hooked.__enter__()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._hooked.__exit__(*details)
+
+    def begin(self, prompt: Step) -> None:
+        """Start over with new rows. Checks every selector against the whole prompts.
+
+        Raises:
+            ArgumentError: a selector that a prompt cannot satisfy; per-row values of another batch.
+        """
+        self._seen.clear()
+        for edit in self.edits:
+            edit.positions.check(prompt)
+            rows = edit.rows()
+            if rows is not None and int(prompt.rows.max()) >= rows:
+                raise ArgumentError(
+                    f"{type(edit).__name__} holds values for {rows} texts; "
+                    f"there are {int(prompt.rows.max()) + 1}."
+                )
+
+    def read(
+        self,
+        step: Step,
+        ids: Tensor,
+        *,
+        cache: Cache | None = None,
+        stop: int | None = None,
+        logits: Literal["all", "last"] | None = "all",
+    ) -> Tensor | None:
+        """One forward pass over the tokens of `step`; see `Adapter.run`."""
+        self.step = step
+        real = step.positions >= 0
+        mask = None if real.all() else torch.from_numpy(real).to(ids.device)
+        return self.adapter.run(ids, mask=mask, cache=cache, stop=stop, logits=logits)
+
+    def _writer(self, edits: Sequence[Edit]) -> Hook:
+        def write(activation: Tensor) -> Tensor | None:
+            # attn.v has one axis for heads and one for their width; an edit sees them as one.
+            stream = activation.flatten(2) if activation.ndim == 4 else activation
+            before = stream
+            for edit in edits:
+                selection = self._select(edit.positions, stream.device)
+                if selection is not None:
+                    stream = edit.apply(stream, selection)
+            return None if stream is before else stream.reshape(activation.shape)
+
+        return write
+
+    def _select(self, positions: Positions, device: torch.device) -> Selection | None:
+        """The selection of this step, computed once for all layers; None where it is empty."""
+        step = self.step
+        if step is None:
+            return None
+        seen = self._seen.setdefault(id(positions), _Seen(np.zeros(len(step.rows), dtype=int)))
+        if seen.step is not step:
+            mask = positions.mask(step)
+            before = seen.count - mask[:, : step.reread].sum(1)
+            turn = before[:, None] + mask.cumsum(1) - mask
+            seen.count = before + mask.sum(1)
+            seen.step = step
+            seen.selection = None if not mask.any() else Selection(
+                None if mask.all() else torch.from_numpy(mask).to(device),
+                torch.from_numpy(step.rows).to(device),
+                torch.from_numpy(turn).to(device),
+            )
+        return seen.selection
+
+
+def prompt_step(
+    batch: TokenBatch, *, prompts: np.ndarray | None = None, rows: np.ndarray | None = None
+) -> Step:
+    """The step that reads a whole padded batch; `prompts` are the prompt lengths, default all."""
+    mask = batch.mask.cpu().numpy()
+    positions = np.where(mask, batch.positions.cpu().numpy(), -1)
+    lengths = batch.lengths
+    return Step(
+        positions=positions,
+        tokens=batch.ids.cpu().numpy(),
+        prompts=lengths if prompts is None else prompts,
+        newest=positions == lengths[:, None] - 1,
+        rows=np.arange(len(lengths)) if rows is None else rows,
+        roles=batch.roles,
+        tokenizer=batch.tokenizer,
+    )
+
+
+def part(step: Step, begin: int, end: int) -> Step:
+    """Columns `begin` to `end` of a step."""
+    return replace(
+        step,
+        positions=step.positions[:, begin:end],
+        tokens=step.tokens[:, begin:end],
+        newest=step.newest[:, begin:end],
+    )
+
+
+def _checked(edits: Iterable[Edit]) -> list[Edit]:
+    found = [edits] if isinstance(edits, Edit) else list(edits)
+    for edit in found:
+        if not isinstance(edit, Edit):
+            raise ArgumentError(f"edits: {edit!r} is not an edit such as lp.Add or lp.Scale.")
+    return found
+
+
+def _chained(write: Hook, probe: Hook) -> Hook:
+    def both(activation: Tensor) -> Tensor | None:
+        written = write(activation)
+        probe(activation if written is None else written)
+        return written
+
+    return both

@@ -1,0 +1,82 @@
+"""Defaults for the running options, set once instead of in every call.
+
+>>> import lensprobe as lp
+>>> with lp.options(progress=False, batch_tokens=4096):
+...     lp.options()["batch_tokens"]
+4096
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from .errors import ArgumentError, nearest
+
+__all__ = ["current", "options"]
+
+DEFAULTS: dict[str, Any] = {
+    "batch_tokens": 2048,
+    "progress": None,
+    "seed": None,
+    "out": None,
+    "dry_run": False,
+    "length": None,
+    "chunk": None,
+}
+"""`None` means: decided by the call (progress shows itself when a call takes long, and so on)."""
+
+_STATE: ContextVar[dict[str, Any]] = ContextVar("lensprobe_options", default=DEFAULTS)
+
+
+class _Options(dict):
+    """The options in force. As a context manager it puts the earlier ones back at the end."""
+
+    def __init__(self, values: dict[str, Any], before: dict[str, Any]) -> None:
+        super().__init__(values)
+        self._before = before
+
+    def __enter__(self) -> _Options:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _STATE.set(self._before)
+
+
+def options(**values: Any) -> _Options:
+    """Set running options for all later calls, or inside a `with` block only.
+
+    Args:
+        batch_tokens: most tokens (pads included) in one forward pass.
+        progress: True, False, or None to show a bar only when a call takes long.
+        seed: for whatever is sampled; None draws one and stores it in the result.
+        out: a folder that streaming calls keep their state in.
+        dry_run: return the plan of a call instead of running it.
+        length: longest window of a scan, in tokens.
+        chunk: most new tokens in one pass over the cache; None is chosen from memory.
+
+    Returns:
+        The options in force, usable as a context manager.
+
+    Raises:
+        ArgumentError: an option of another name.
+    """
+    for name in values:
+        if name not in DEFAULTS:
+            raise ArgumentError(
+                f"options({name}=...): the options are {', '.join(DEFAULTS)}.{nearest(name, DEFAULTS)}"
+            )
+    before = _STATE.get()
+    _STATE.set({**before, **values})
+    return _Options(_STATE.get(), before)
+
+
+def current(name: str, given: Any = None) -> Any:
+    """What a call was given, or the option in force where it was given None."""
+    return MappingProxyType(_STATE.get())[name] if given is None else given
