@@ -235,7 +235,11 @@ class Adapter(ABC):
 
     def user_hooks(self) -> tuple[str, ...]:
         """Names of the hook points that carry hooks of the user's own."""
-        found = {id(p): n for n, p in self.model.hook_dict.items() if p.fwd_hooks or p.bwd_hooks}
+        found = {
+            id(point): name
+            for name, point in self.model.hook_dict.items()
+            if any(id(handle) not in _OURS for handle in (*point.fwd_hooks, *point.bwd_hooks))
+        }
         return tuple(sorted(found.values()))
 
     def require_decoder(self, what: str) -> None:
@@ -347,6 +351,10 @@ class Adapter(ABC):
     ) -> Tensor: ...
 
 
+_OURS: set[int] = set()
+"""Handles of the hooks that lensprobe has attached just now; all others are the user's."""
+
+
 def add_hook(point: Any, function: Callable[..., Any]) -> Callable[[], None]:
     """Attach a forward hook to a `HookPoint` and return the call that removes this hook alone.
 
@@ -354,8 +362,10 @@ def add_hook(point: Any, function: Callable[..., Any]) -> Callable[[], None]:
     """
     point.add_hook(function)
     handle = point.fwd_hooks[-1]
+    _OURS.add(id(handle))
 
     def remove() -> None:
+        _OURS.discard(id(handle))
         handle.hook.remove()
         point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..edits import Edit
+from ..errors import ArgumentError
 from ..models.adapter import adapter_for
 from ..positions import Step
 from .session import Session
@@ -30,7 +31,7 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
     ...     logits = model(tokens)                                            # doctest: +SKIP
 
     Raises:
-        ArgumentError: an edit that does not fit the model.
+        ArgumentError: an edit that does not fit the model, or moves while a cache is in use.
         ModelError: an encoder-decoder model.
     """
     adapter = adapter_for(model)
@@ -44,6 +45,8 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
         nonlocal prompts, read
         tokens = ids.detach().cpu().numpy()
         real = _real(mask, tokens.shape)
+        if past and session.moves:
+            raise ArgumentError("positions=last() over a cache needs lp.generate; see lp.editing.")
         if past == 0 or len(read) != len(tokens):
             read = np.zeros(len(tokens), dtype=int)
         lengths = read + real.sum(1)

@@ -106,7 +106,10 @@ def forward(
     rows = [encoded(adapter, text, bos) for text in as_texts(texts)]
     found: dict[str, Tensor] = {}
     session = Session(
-        adapter, edits, {name: (lambda x, n=name: found.__setitem__(n, x)) for name in names}
+        adapter,
+        edits,
+        {name: (lambda x, n=name: found.__setitem__(n, x)) for name in names},
+        texts=len(rows),
     )
     notes: list[str] = []
     kept: dict[int, tuple[Any, ...]] = {}

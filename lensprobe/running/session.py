@@ -55,14 +55,23 @@ class Session:
     """Edits and probes attached to a model for a number of forward passes over the same rows.
 
     Use as a context manager; `read` feeds tokens. Without edits and probes nothing is attached, and
-    a pass is exactly the model's own.
+    a pass is exactly the model's own. `texts` is how many texts the caller has, against which
+    per-text values are checked.
+
+    Raises:
+        ArgumentError: an edit that does not fit the model or the number of texts.
     """
 
     def __init__(
-        self, adapter: Adapter, edits: Iterable[Edit] = (), probes: Mapping[str, Hook] | None = None
+        self,
+        adapter: Adapter,
+        edits: Edit | Iterable[Edit] = (),
+        probes: Mapping[str, Hook] | None = None,
+        *,
+        texts: int | None = None,
     ) -> None:
         self.adapter = adapter
-        self.edits = tuple(edit.bind(adapter) for edit in _checked(edits))
+        self.edits = tuple(edit.bind(adapter) for edit in _checked(edits, texts))
         self.step: Step | None = None
         self._seen: dict[int, _Seen] = {}
         hooks: dict[str, Hook] = {}
@@ -93,17 +102,11 @@ class Session:
         """Start over with new rows. Checks every selector against the whole prompts.
 
         Raises:
-            ArgumentError: a selector that a prompt cannot satisfy; per-row values of another batch.
+            ArgumentError: a selector that a prompt cannot satisfy.
         """
         self._seen.clear()
         for edit in self.edits:
             edit.positions.check(prompt)
-            rows = edit.rows()
-            if rows is not None and int(prompt.rows.max()) >= rows:
-                raise ArgumentError(
-                    f"{type(edit).__name__} holds values for {rows} texts; "
-                    f"there are {int(prompt.rows.max()) + 1}."
-                )
 
     def read(
         self,
@@ -171,21 +174,27 @@ def prompt_step(
     )
 
 
-def part(step: Step, begin: int, end: int) -> Step:
-    """Columns `begin` to `end` of a step."""
+def part(step: Step, begin: int, end: int, *, reread: int = 0) -> Step:
+    """Columns `begin` to `end` of a step, the first `reread` of which were read before."""
     return replace(
         step,
+        reread=reread,
         positions=step.positions[:, begin:end],
         tokens=step.tokens[:, begin:end],
         newest=step.newest[:, begin:end],
     )
 
 
-def _checked(edits: Iterable[Edit]) -> list[Edit]:
+def _checked(edits: Edit | Iterable[Edit], texts: int | None) -> list[Edit]:
     found = [edits] if isinstance(edits, Edit) else list(edits)
     for edit in found:
         if not isinstance(edit, Edit):
             raise ArgumentError(f"edits: {edit!r} is not an edit such as lp.Add or lp.Scale.")
+        rows = edit.rows()
+        if texts is not None and rows not in (None, texts):
+            raise ArgumentError(
+                f"{type(edit).__name__} holds values for {rows} texts; there are {texts}."
+            )
     return found
 
 

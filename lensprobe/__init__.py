@@ -1,0 +1,87 @@
+"""lensprobe: find, explain, edit and show what a TransformerLens model keeps in its residual stream.
+
+Names are loaded when they are first used, so that `lensprobe --help` and the figures never wait for
+torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import massive, positions, sinks
+    from .edits import Add, Mix, ProjectOut, Scale, Set
+    from .errors import Interrupted, LensprobeError
+    from .models import check, load
+    from .reporting import report
+    from .results import open_result as open
+    from .running import chat, editing, forward, generate, score
+    from .settings import options
+    from .tokens import TokenBatch
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Add": ("edits", "Add"),
+    "Interrupted": ("errors", "Interrupted"),
+    "LensprobeError": ("errors", "LensprobeError"),
+    "Mix": ("edits", "Mix"),
+    "ProjectOut": ("edits", "ProjectOut"),
+    "Scale": ("edits", "Scale"),
+    "Set": ("edits", "Set"),
+    "TokenBatch": ("tokens", "TokenBatch"),
+    "chat": ("running", "chat"),
+    "check": ("models", "check"),
+    "editing": ("running", "editing"),
+    "forward": ("running", "forward"),
+    "generate": ("running", "generate"),
+    "load": ("models", "load"),
+    "massive": ("massive", None),
+    "open": ("results", "open_result"),
+    "options": ("settings", "options"),
+    "positions": ("positions", None),
+    "report": ("reporting", "report"),
+    "score": ("running", "score"),
+    "sinks": ("sinks", None),
+}
+
+__all__ = [
+    "Add",
+    "Interrupted",
+    "LensprobeError",
+    "Mix",
+    "ProjectOut",
+    "Scale",
+    "Set",
+    "TokenBatch",
+    "chat",
+    "check",
+    "editing",
+    "forward",
+    "generate",
+    "load",
+    "massive",
+    "open",
+    "options",
+    "positions",
+    "report",
+    "score",
+    "sinks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        from .errors import nearest
+
+        raise AttributeError(f"module 'lensprobe' has no {name!r}.{nearest(name, _HOMES)}")
+    module, attribute = _HOMES[name]
+    home = importlib.import_module(f".{module}", __name__)
+    value = home if attribute is None else getattr(home, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,214 @@
+"""Sampling under edits, with the key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..edits import Edit
+from ..errors import ArgumentError, Interrupted
+from ..models.adapter import Adapter, adapter_for
+from ..results import Result
+from ..settings import current
+from ..tokens import Bos, TokenBatch, as_texts, encoded, token_strings
+from .decoding import Decoder
+from .forward import describe
+from .sampling import Sampler
+from .session import Session
+
+__all__ = ["Generation", "generate"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Generation(Result):
+    """What was generated for each prompt.
+
+    Attributes:
+        texts: one row a prompt: text, prompt, completion (special tokens left out), count (tokens).
+        tokens: one row a generated token: text, position (absolute), token, id, and with
+            `logprobs=True` its log-probability `logprob` in nats under the edited model, before
+            temperature and filters.
+    """
+
+    kind: ClassVar[str] = "generate"
+
+    texts: pd.DataFrame
+    tokens: pd.DataFrame
+
+    @property
+    def completions(self) -> list[str]:
+        """The generated texts, one for each prompt."""
+        return list(self.texts["completion"])
+
+    def __str__(self) -> str:
+        """Prompt and completion, as one reads them."""
+        rows = zip(self.texts["prompt"], self.texts["completion"], strict=True)
+        return "\n\n".join(prompt + completion for prompt, completion in rows)
+
+    def summary(self) -> dict[str, Any]:
+        """Model, prompts, generated tokens and the first completion's beginning."""
+        first = self.completions[0] if len(self.texts) else ""
+        return {
+            **super().summary(),
+            "prompts": len(self.texts),
+            "tokens": len(self.tokens),
+            "first": repr(first if len(first) < 60 else first[:57] + "..."),
+        }
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    prompt: Any,
+    *,
+    edits: Edit | Iterable[Edit] = (),
+    max_new_tokens: int = 50,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+    logprobs: bool = False,
+    stop_at_eos: bool = True,
+    cache: bool = True,
+    chunk: int | None = None,
+    bos: Bos = "auto",
+) -> Generation:
+    """Continue one prompt or a batch of prompts of different lengths under edits.
+
+    Args:
+        model: a TransformerLens model.
+        prompt: one text or many; a text is a string, chat messages (or `lp.chat`) or token ids.
+        edits: written while the prompt is read and while tokens are generated, as their `positions`
+            say.
+        temperature: 0 is greedy.
+        top_k: sample among this many likeliest tokens.
+        top_p: sample among the likeliest tokens that together have this probability.
+        repetition_penalty: above 1 makes tokens already there less likely (Keskar et al.
+            1909.05858).
+        seed: rows draw from generators of their own, seeded by (seed, row), so that the others in
+            the batch do not matter; None draws a seed and stores it in the result.
+        logprobs: keep each generated token's log-probability.
+        cache: False recomputes everything at each step: slow, and the same answer.
+        chunk: most prompt tokens in one pass; None is chosen from memory.
+
+    Raises:
+        ArgumentError: an option out of range; prompt and new tokens do not fit the context.
+        ModelError: an encoder-decoder model.
+        Interrupted: Ctrl-C; `.partial` is the generation so far.
+    """
+    adapter = adapter_for(model)
+    adapter.require_decoder("lp.generate")
+    _check_budget(max_new_tokens)
+    sampler = Sampler(temperature, top_k, top_p, repetition_penalty, current("seed", seed))
+    rows = [encoded(adapter, text, bos) for text in as_texts(prompt)]
+    longest = max(len(row) for row in rows) + max_new_tokens
+    if longest > adapter.context:
+        raise ArgumentError(
+            f"max_new_tokens={max_new_tokens}: with the longest prompt that is {longest} tokens; "
+            f"this model's context is {adapter.context}."
+        )
+    batch = TokenBatch.pad(adapter, rows, side="left", bos=bos)
+    session = Session(adapter, edits, texts=len(rows))
+    written = _Written(adapter, batch, stop_at_eos, logprobs)
+    complete = True
+    with session:
+        decoder = Decoder(session, batch, cached=cache, chunk=chunk)
+        try:
+            scores = decoder.start()
+            for step in range(max_new_tokens):
+                chosen = sampler.choose(scores, decoder.ids, batch.mask)
+                written.add(chosen, scores)
+                if written.done or step + 1 == max_new_tokens:
+                    break
+                scores = decoder.advance(chosen)
+        except KeyboardInterrupt:
+            complete = False
+    provenance = {
+        **adapter.provenance(),
+        "bos": adapter.bos(bos),
+        **sampler.facts(),
+        "max_new_tokens": max_new_tokens,
+        "edits": [describe(edit) for edit in session.edits],
+        "complete": complete,
+        "notes": [],
+    }
+    result = written.result(provenance)
+    if not complete:
+        raise Interrupted(f"interrupted after {len(result.tokens)} tokens.", partial=result)
+    return result
+
+
+def _check_budget(max_new_tokens: int) -> None:
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ArgumentError(f"max_new_tokens={max_new_tokens!r}: a positive whole number.")
+
+
+class _Written:
+    """The tokens chosen so far; a row that met its end takes no more."""
+
+    def __init__(self, adapter: Adapter, batch: TokenBatch, stop: bool, logprobs: bool) -> None:
+        self.tokenizer = getattr(adapter.model, "tokenizer", None)
+        self.batch = batch
+        self.ends = set(_ends(adapter)) if stop else set()
+        self.logprobs = logprobs
+        self.open = np.ones(len(batch.ids), dtype=bool)
+        self.rows: list[list[dict[str, Any]]] = [[] for _ in batch.ids]
+
+    @property
+    def done(self) -> bool:
+        return not self.open.any()
+
+    def add(self, chosen: Tensor, scores: Tensor) -> None:
+        values = (
+            scores.log_softmax(-1).gather(1, chosen[:, None].to(scores.device))[:, 0].tolist()
+            if self.logprobs
+            else None
+        )
+        lengths = self.batch.lengths
+        for row, token in enumerate(chosen.tolist()):
+            if self.open[row]:
+                found = {
+                    "text": row,
+                    "position": int(lengths[row]) + len(self.rows[row]),
+                    "id": token,
+                }
+                if values is not None:
+                    found["logprob"] = values[row]
+                self.rows[row].append(found)
+                self.open[row] = token not in self.ends
+
+    def result(self, provenance: dict[str, Any]) -> Generation:
+        flat = [found for row in self.rows for found in row]
+        columns = ["text", "position", "token", "id"] + ["logprob"] * self.logprobs
+        tokens = pd.DataFrame(flat, columns=[c for c in columns if c != "token"])
+        tokens.insert(2, "token", token_strings(self.tokenizer, tokens["id"]))
+        texts = pd.DataFrame(
+            {
+                "text": range(len(self.rows)),
+                "prompt": [self._decode(ids) for ids in self.batch.rows()],
+                "completion": [self._decode([f["id"] for f in row]) for row in self.rows],
+                "count": [len(row) for row in self.rows],
+            }
+        )
+        return Generation(provenance=provenance, texts=texts, tokens=tokens[columns])
+
+    def _decode(self, ids: list[int]) -> str:
+        if self.tokenizer is None:
+            return " ".join(map(str, ids))
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _ends(adapter: Adapter) -> list[int]:
+    """End-of-sequence ids: the tokenizer's, and those a chat model's generation config adds."""
+    original = getattr(adapter.model, "original_model", None)
+    extra = getattr(getattr(original, "generation_config", None), "eos_token_id", None)
+    found = [getattr(getattr(adapter.model, "tokenizer", None), "eos_token_id", None)]
+    found += extra if isinstance(extra, list) else [extra]
+    return [int(token) for token in found if token is not None]

@@ -1,0 +1,248 @@
+"""The loss of every token of a text under edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..edits import Edit
+from ..errors import ArgumentError, Interrupted
+from ..models.adapter import Adapter, adapter_for
+from ..results import Result
+from ..settings import current
+from ..tokens import Bos, Encoded, Side, TokenBatch, as_texts, encoded, token_strings
+from .batching import buckets, chunks, halving
+from .decoding import Decoder
+from .forward import describe
+from .session import Session, part, prompt_step
+
+__all__ = ["Score", "score"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Score(Result):
+    """Losses in nats.
+
+    Attributes:
+        texts: one row a text: text, loss (mean over scored tokens), perplexity, count.
+        tokens: one row a token: text, position, token, kind ("prompt" or "text"), loss, probability.
+            A text's first token has no loss (NaN).
+    """
+
+    kind: ClassVar[str] = "score"
+
+    texts: pd.DataFrame
+    tokens: pd.DataFrame
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over all scored tokens of all texts, in nats."""
+        scored = self.tokens[self.tokens["kind"] == "text"]["loss"]
+        return float(scored.mean())
+
+    def summary(self) -> dict[str, Any]:
+        """Model, texts, scored tokens, mean loss and its perplexity."""
+        return {
+            **super().summary(),
+            "texts": len(self.texts),
+            "tokens": int(self.texts["count"].sum()),
+            "loss": self.loss,
+            "perplexity": float(np.exp(self.loss)),
+        }
+
+
+@torch.no_grad()
+def score(
+    model: Any,
+    texts: Any,
+    *,
+    prompt: Any = None,
+    edits: Edit | Iterable[Edit] = (),
+    bos: Bos = "auto",
+    side: Side = "right",
+    batch_tokens: int | None = None,
+    chunk: int | None = None,
+    progress: bool | None = None,
+) -> Score:
+    """Next-token losses of texts under edits, computed from the mask and never from pads.
+
+    Args:
+        model: a TransformerLens model.
+        texts: one text or many.
+        prompt: one text for all, or one for each. Tokens of the prompt are read and not scored, and
+            `after_prompt()` and its like refer to its end. Without one, the whole text is the
+            prompt and every token but the first is scored.
+        chunk: most tokens of each row in one pass over the cache; None is chosen from memory, so
+            that a long text takes little more than its keys and values.
+        side: where a batch is padded; the answer does not depend on it.
+
+    Under an edit that moves with the newest token, each token is predicted with the edit on the one
+    before it alone, as in generation, by reading token after token.
+
+    Raises:
+        ArgumentError: an empty text, one longer than the context, prompts that do not match texts.
+        ModelError: an encoder-decoder model.
+        Interrupted: Ctrl-C; `.partial` holds the texts that were finished.
+    """
+    adapter = adapter_for(model)
+    adapter.require_decoder("lp.score")
+    rows, prompts = _joined(adapter, as_texts(texts), prompt, bos)
+    session = Session(adapter, edits, texts=len(rows))
+    losses: dict[int, np.ndarray] = {}
+    notes: list[str] = []
+
+    def work(group: list[int]) -> list[np.ndarray]:
+        chosen = [rows[index] for index in group]
+        lengths = np.asarray([prompts[index] for index in group])
+        if session.moves:
+            return _walk(session, chosen, lengths, np.asarray(group), chunk)
+        return _read(session, chosen, lengths, np.asarray(group), side, chunk)
+
+    groups = buckets(rows, batch_tokens)
+    shown = current("progress", progress)
+    bar = tqdm(total=len(rows), unit="text", disable=not shown if shown is not None else None, delay=5)
+    complete = True
+    with session, bar:
+        try:
+            for group, found in halving(groups, work, notes):
+                losses.update(zip(group, found, strict=True))
+                bar.update(len(group))
+        except KeyboardInterrupt:
+            complete = False
+    provenance = {
+        **adapter.provenance(),
+        "bos": adapter.bos(bos),
+        "edits": [describe(edit) for edit in session.edits],
+        "texts": len(rows),
+        "finished": len(losses),
+        "complete": complete,
+        "notes": notes,
+    }
+    result = _result(adapter, rows, prompts if prompt is not None else None, losses, provenance)
+    if not complete:
+        raise Interrupted(f"interrupted after {len(losses)} of {len(rows)} texts.", partial=result)
+    return result
+
+
+def _joined(
+    adapter: Adapter, texts: Sequence[Any], prompt: Any, bos: Bos
+) -> tuple[list[Encoded], list[int]]:
+    """Each text with its prompt in front, and how many tokens the prompt has."""
+    if prompt is None:
+        rows = [encoded(adapter, text, bos) for text in texts]
+        return rows, [len(row) for row in rows]
+    fronts = as_texts(prompt)
+    if len(fronts) not in (1, len(texts)):
+        raise ArgumentError(f"prompt: {len(fronts)} prompts for {len(texts)} texts; one, or as many.")
+    fronts = list(fronts) * (len(texts) if len(fronts) == 1 else 1)
+    # Tokenized apart, so that the boundary is where the caller put it.
+    heads = [encoded(adapter, front, bos) for front in fronts]
+    tails = [encoded(adapter, text, False) for text in texts]
+    rows = [
+        Encoded(head.ids + tail.ids, head.roles) for head, tail in zip(heads, tails, strict=True)
+    ]
+    return rows, [len(head) for head in heads]
+
+
+def _read(
+    session: Session,
+    rows: list[Encoded],
+    prompts: np.ndarray,
+    index: np.ndarray,
+    side: Side,
+    chunk: int | None,
+) -> list[np.ndarray]:
+    """Losses `[length - 1]` of each row, in one pass or in chunks over the cache."""
+    adapter = session.adapter
+    batch = TokenBatch.pad(adapter, rows, side=side)
+    step = prompt_step(batch, prompts=prompts, rows=index)
+    session.begin(step)
+    count, width = batch.ids.shape
+    ranges = chunks(adapter, count, width, chunk, True)
+    cache = adapter.new_cache(count) if len(ranges) > 1 else None
+    found = torch.zeros(count, width, dtype=torch.float32)
+    for begin, end in ranges:
+        out = session.read(part(step, begin, end), batch.ids[:, begin:end], cache=cache)
+        assert out is not None
+        targets = batch.ids[:, begin + 1 : end + 1]
+        found[:, begin + 1 : begin + 1 + targets.shape[1]] = losses_of(out, targets)
+    return [
+        row[mask][1:].numpy() for row, mask in zip(found, batch.mask.cpu(), strict=True)
+    ]
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """`-log p(target)` in nats, float32 `[batch pos]`, row by row so that no second copy of all
+    logits is made. Logits may have one column more than there are targets."""
+    out = torch.empty(targets.shape, dtype=torch.float32)
+    for row in range(len(targets)):
+        scores = logits[row, : targets.shape[1]].float()
+        picked = scores.gather(-1, targets[row][:, None])[:, 0]
+        out[row] = (scores.logsumexp(-1) - picked).cpu()
+    return out
+
+
+def _walk(
+    session: Session, rows: list[Encoded], prompts: np.ndarray, index: np.ndarray, chunk: int | None
+) -> list[np.ndarray]:
+    """Losses under a moving edit: every token is the newest once."""
+    found = []
+    for row, place, first in zip(rows, index, prompts, strict=True):
+        batch = TokenBatch.pad(session.adapter, [Encoded(row.ids[:1], row.roles)], side="left")
+        decoder = Decoder(
+            session,
+            batch,
+            cached=True,
+            chunk=chunk,
+            prompts=np.asarray([first]),
+            rows=np.asarray([place]),
+        )
+        scores = decoder.start()
+        values = []
+        for token in row.ids[1:]:
+            target = torch.tensor([token], device=scores.device)
+            values.append(float(losses_of(scores[:, None], target[:, None])[0, 0]))
+            scores = decoder.advance(target) if len(values) < len(row) - 1 else scores
+        found.append(np.asarray(values, dtype=np.float32))
+    return found
+
+
+def _result(
+    adapter: Adapter,
+    rows: list[Encoded],
+    prompts: list[int] | None,
+    losses: dict[int, np.ndarray],
+    provenance: dict[str, Any],
+) -> Score:
+    tokenizer = getattr(adapter.model, "tokenizer", None)
+    tables: list[pd.DataFrame] = []
+    for index in sorted(losses):
+        row, loss = rows[index], np.concatenate([[np.nan], losses[index]])
+        length = len(row)
+        prompt = prompts[index] if prompts is not None else 0
+        tables.append(
+            pd.DataFrame(
+                {
+                    "text": index,
+                    "position": np.arange(length),
+                    "token": token_strings(tokenizer, row.ids),
+                    "kind": np.where(np.arange(length) < prompt, "prompt", "text"),
+                    "loss": loss,
+                    "probability": np.exp(-loss),
+                }
+            )
+        )
+    columns = ["text", "position", "token", "kind", "loss", "probability"]
+    tokens = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    scored = tokens[(tokens["kind"] == "text") & tokens["loss"].notna()]
+    grouped = scored.groupby("text")["loss"]
+    texts = grouped.agg(loss="mean", count="size").reset_index()
+    texts.insert(2, "perplexity", np.exp(texts["loss"]))
+    return Score(provenance=provenance, texts=texts, tokens=tokens)
