@@ -25,6 +25,7 @@ from .positions import Positions
 
 __all__ = ["Add", "Edit", "Mix", "ProjectOut", "Scale", "Selection", "Set"]
 
+EVERYWHERE = where.all()
 EDITABLE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "attn.v")
 
 
@@ -49,7 +50,7 @@ class Edit(ABC):
 
     layers: Any
     site: str = DEFAULT_SITE
-    positions: Positions = where.all()
+    positions: Positions = EVERYWHERE
 
     def bind(self, adapter: Adapter) -> Edit:
         """This edit with its tensors checked and moved to the model.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,9 +136,7 @@ def front(n: int | None = None) -> Positions:
     def needs(step: Step) -> None:
         short = step.prompts.min()
         if short < count:
-            raise ArgumentError(
-                f"front({count}) needs {count} tokens; a prompt has {short}."
-            )
+            raise ArgumentError(f"front({count}) needs {count} tokens; a prompt has {short}.")
 
     text = "front()" if n is None else f"front({n})"
     return Positions(lambda step: step.positions < count, text, needs=needs, size=n)
@@ -150,9 +149,7 @@ def after_prompt() -> Positions:
     the prompt's last token predicts the first answer token. For generated tokens alone use
     `generated()`.
     """
-    return Positions(
-        lambda step: step.positions >= step.prompts[:, None] - 1, "after_prompt()"
-    )
+    return Positions(lambda step: step.positions >= step.prompts[:, None] - 1, "after_prompt()")
 
 
 def generated() -> Positions:
@@ -256,8 +253,8 @@ def where(mask: Any) -> Positions:
     Raises:
         ArgumentError: the mask selects nothing or does not fit the prompts.
     """
-    if callable(mask):
-        return Positions(lambda step: _ask(mask, step), "where(callable)")
+    if isinstance(mask, Callable):
+        return Positions(partial(_ask, mask), "where(callable)")
     table = np.atleast_2d(np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask)).astype(bool)
     if not table.any() or table.ndim != 2:
         raise ArgumentError("where(mask): the mask selects no token.")

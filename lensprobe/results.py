@@ -53,7 +53,9 @@ class Result:
     def tables(self) -> tuple[str, ...]:
         """Names that `to_frame(table)` takes; the first is the default."""
         return tuple(
-            f.name for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), pd.DataFrame)
+            f.name
+            for f in dataclasses.fields(self)
+            if isinstance(getattr(self, f.name), pd.DataFrame)
         )
 
     def to_frame(self, table: str | None = None) -> pd.DataFrame:
@@ -89,9 +91,10 @@ class Result:
         Raises:
             OutputError: the file exists (and `overwrite` is false) or cannot be written.
         """
-        with writing(path, overwrite=overwrite) as handle, zipfile.ZipFile(
-            handle, "w", compression=zipfile.ZIP_DEFLATED
-        ) as archive:
+        with (
+            writing(path, overwrite=overwrite) as handle,
+            zipfile.ZipFile(handle, "w", compression=zipfile.ZIP_DEFLATED) as archive,
+        ):
             plain: dict[str, Any] = {}
             for field in dataclasses.fields(self):
                 value = getattr(self, field.name)
@@ -182,22 +185,24 @@ def writing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Any]:
     if target.is_dir():
         raise OutputError(f"path={str(path)!r} is a folder; name a file.")
     try:
-        handle = tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False
+        number, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
         )
     except OSError as error:
         raise OutputError(
             f"path={str(path)!r} cannot be written: {error.strerror or error}."
         ) from error
     try:
-        with handle:
+        with os.fdopen(number, "wb") as handle:
             yield handle
         # mkstemp makes private files; give the result the permissions of an ordinary new file.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(handle.name, 0o666 & ~umask)
-        os.replace(handle.name, target)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, target)
     except OSError as error:
-        raise OutputError(f"path={str(path)!r} cannot be written: {error.strerror or error}.") from error
+        raise OutputError(
+            f"path={str(path)!r} cannot be written: {error.strerror or error}."
+        ) from error
     finally:
-        Path(handle.name).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+from typing_extensions import Self
+
 from .errors import ArgumentError, nearest
 
 __all__ = ["current", "options"]
@@ -37,7 +39,7 @@ class _Options(dict):
         super().__init__(values)
         self._before = before
 
-    def __enter__(self) -> _Options:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -62,10 +62,10 @@ def encoded(adapter: Adapter, text: Any, bos: Bos = "auto") -> Encoded:
 
 
 def _with_bos(adapter: Adapter, ids: Sequence[int], bos: Bos) -> tuple[int, ...]:
-    token = getattr(adapter.tokenizer, "bos_token_id", None)
-    wanted = adapter.bos(bos)
-    if wanted and (not ids or ids[0] != token):
-        return (int(token), *ids)
+    if adapter.bos(bos):
+        token: int = adapter.tokenizer.bos_token_id
+        if not ids or ids[0] != token:
+            return (token, *ids)
     if not ids:
         raise ArgumentError("the text has no tokens; give at least one.")
     return tuple(ids)
@@ -113,9 +113,7 @@ def _encode_chat(adapter: Adapter, messages: list[Mapping[str, str]], bos: Bos) 
     return Encoded(ids, tuple(roles))
 
 
-def _content_spans(
-    rendered: str, messages: list[Mapping[str, str]]
-) -> list[tuple[str, int, int]]:
+def _content_spans(rendered: str, messages: list[Mapping[str, str]]) -> list[tuple[str, int, int]]:
     """Where each message's content stands in the rendered text, searched in order."""
     spans: list[tuple[str, int, int]] = []
     begin = 0
@@ -226,6 +224,4 @@ def token_strings(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     """
     if tokenizer is None:
         return [str(index) for index in ids]
-    return [
-        tokenizer.decode([int(index)], clean_up_tokenization_spaces=False) for index in ids
-    ]
+    return [tokenizer.decode([int(index)], clean_up_tokenization_spaces=False) for index in ids]

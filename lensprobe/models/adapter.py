@@ -274,6 +274,10 @@ class Adapter(ABC):
     def coordinates(self) -> str:
         """`"raw"`, or how weights were processed (folded, centred), which shifts every residual."""
 
+    @abstractmethod
+    def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
+        """Call `report(ids, mask, past)` before each pass over token ids; returns the remover."""
+
     # ---- running -----------------------------------------------------------------------------
 
     @abstractmethod

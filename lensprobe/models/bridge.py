@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -138,16 +137,12 @@ class BridgeAdapter(Adapter):
             self._block_wrap = seen[0]
         return self._block_wrap
 
-    def watch(self, report: Any) -> Any:
-        """Call `report(ids, mask, past)` before each pass of the user's own; returns the remover."""
-        model_ref = weakref.ref(self)
-
+    def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            adapter = model_ref()
             ids = kwargs.get("input_ids", args[0] if args else None)
             inner = kwargs.get("past_key_values")
             past = int(inner.get_seq_length()) if inner is not None else 0
-            if adapter is not None and ids is not None:
+            if ids is not None:
                 report(ids, kwargs.get("attention_mask"), past)
 
         handle = self.model.original_model.register_forward_pre_hook(before, with_kwargs=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -98,8 +99,7 @@ class HookedAdapter(Adapter):
                 "positions: HookedTransformer counts real tokens from 0; others need a bridge."
             )
 
-    def watch(self, report: Any) -> Any:
-        """Call `report(ids, mask, past)` before each pass of the user's own; returns the remover."""
+    def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
         seen: list[Any] = [None]
 
         def embedding(module: Any, args: tuple[Any, ...]) -> None:

@@ -61,7 +61,7 @@ class Forward(Result):
         """Model, texts, tokens and where activations were read."""
         return {
             **super().summary(),
-            "texts": int(self.tokens["text"].nunique()),
+            "texts": len(np.unique(self.tokens["text"])),
             "tokens": len(self.tokens),
             "site": self.site,
             "layers": str(self.layers),

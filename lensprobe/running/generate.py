@@ -146,7 +146,11 @@ def generate(
 
 
 def _check_budget(max_new_tokens: int) -> None:
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    if (
+        isinstance(max_new_tokens, bool)
+        or not isinstance(max_new_tokens, int)
+        or max_new_tokens < 1
+    ):
         raise ArgumentError(f"max_new_tokens={max_new_tokens!r}: a positive whole number.")
 
 
@@ -197,7 +201,9 @@ class _Written:
                 "count": [len(row) for row in self.rows],
             }
         )
-        return Generation(provenance=provenance, texts=texts, tokens=tokens[columns])
+        return Generation(
+            provenance=provenance, texts=texts, tokens=tokens.reindex(columns=columns)
+        )
 
     def _decode(self, ids: list[int]) -> str:
         if self.tokenizer is None:

@@ -60,7 +60,7 @@ class Sampler:
         """The options and the seed, for a result's provenance."""
         return {**self.options, "seed": None if self.greedy else self.seed}
 
-    def choose(self, scores: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def choose(self, scores: Any, ids: Any, mask: Tensor) -> Tensor:
         """The next token of each row, Long `[batch]`.
 
         Args:
@@ -74,7 +74,8 @@ class Sampler:
             width = mask.shape[1]
             own = ids.gather(1, first[:, None].to(ids.device))
             prompt = torch.where(mask.to(ids.device), ids[:, :width], own)
-            scores = self.penalty(torch.cat([prompt, ids[:, width:]], dim=1), scores)
+            seen: Any = torch.cat([prompt, ids[:, width:]], dim=1)
+            scores = self.penalty(seen, scores)
         if self.greedy:
             return scores.argmax(-1)
         odds = self.filters(ids, scores).softmax(-1).cpu()

@@ -44,15 +44,15 @@ class Score(Result):
     @property
     def loss(self) -> float:
         """Mean loss over all scored tokens of all texts, in nats."""
-        scored = self.tokens[self.tokens["kind"] == "text"]["loss"]
-        return float(scored.mean())
+        count = self.texts["count"].to_numpy()
+        return float((self.texts["loss"].to_numpy() * count).sum() / count.sum())
 
     def summary(self) -> dict[str, Any]:
         """Model, texts, scored tokens, mean loss and its perplexity."""
         return {
             **super().summary(),
             "texts": len(self.texts),
-            "tokens": int(self.texts["count"].sum()),
+            "tokens": int(self.texts["count"].to_numpy().sum()),
             "loss": self.loss,
             "perplexity": float(np.exp(self.loss)),
         }
@@ -107,7 +107,9 @@ def score(
 
     groups = buckets(rows, batch_tokens)
     shown = current("progress", progress)
-    bar = tqdm(total=len(rows), unit="text", disable=not shown if shown is not None else None, delay=5)
+    bar = tqdm(
+        total=len(rows), unit="text", disable=not shown if shown is not None else None, delay=5
+    )
     complete = True
     with session, bar:
         try:
@@ -140,7 +142,9 @@ def _joined(
         return rows, [len(row) for row in rows]
     fronts = as_texts(prompt)
     if len(fronts) not in (1, len(texts)):
-        raise ArgumentError(f"prompt: {len(fronts)} prompts for {len(texts)} texts; one, or as many.")
+        raise ArgumentError(
+            f"prompt: {len(fronts)} prompts for {len(texts)} texts; one, or as many."
+        )
     fronts = list(fronts) * (len(texts) if len(fronts) == 1 else 1)
     # Tokenized apart, so that the boundary is where the caller put it.
     heads = [encoded(adapter, front, bos) for front in fronts]
@@ -173,9 +177,7 @@ def _read(
         assert out is not None
         targets = batch.ids[:, begin + 1 : end + 1]
         found[:, begin + 1 : begin + 1 + targets.shape[1]] = losses_of(out, targets)
-    return [
-        row[mask][1:].numpy() for row, mask in zip(found, batch.mask.cpu(), strict=True)
-    ]
+    return [row[mask][1:].numpy() for row, mask in zip(found, batch.mask.cpu(), strict=True)]
 
 
 def losses_of(logits: Tensor, targets: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from typing_extensions import Self
 
 import numpy as np
 import torch
@@ -84,19 +86,20 @@ class Session:
         for name, probe in (probes or {}).items():
             # A probe at an edited point reads what the next block will see.
             hooks[name] = _chained(hooks[name], probe) if name in hooks else probe
-        self._hooked = hooked(adapter, hooks)
+        self._hooks = hooks
+        self._attached = ExitStack()
 
     @property
     def moves(self) -> bool:
         """Whether any edit moves with the newest token."""
         return any(edit.positions.moves for edit in self.edits)
 
-    def __enter__(self) -> Session:
-        self._hooked.__enter__()
+    def __enter__(self) -> Self:
+        self._attached.enter_context(hooked(self.adapter, self._hooks))
         return self
 
-    def __exit__(self, *details: Any) -> None:
-        self._hooked.__exit__(*details)
+    def __exit__(self, *details: object) -> None:
+        self._attached.close()
 
     def begin(self, prompt: Step) -> None:
         """Start over with new rows. Checks every selector against the whole prompts.
@@ -148,10 +151,14 @@ class Session:
             turn = before[:, None] + mask.cumsum(1) - mask
             seen.count = before + mask.sum(1)
             seen.step = step
-            seen.selection = None if not mask.any() else Selection(
-                None if mask.all() else torch.from_numpy(mask).to(device),
-                torch.from_numpy(step.rows).to(device),
-                torch.from_numpy(turn).to(device),
+            seen.selection = (
+                None
+                if not mask.any()
+                else Selection(
+                    None if mask.all() else torch.from_numpy(mask).to(device),
+                    torch.from_numpy(step.rows).to(device),
+                    torch.from_numpy(turn).to(device),
+                )
             )
         return seen.selection
 
