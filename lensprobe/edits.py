@@ -109,8 +109,7 @@ class Add(Edit):
     scale: float | Tensor = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        # front() without a number is as long as the vector.
-        if self.positions.text == "front()" and self.vector.ndim > 1:
+        if getattr(self.positions, "fits_vector", False) and self.vector.ndim > 1:
             object.__setattr__(self, "positions", where.front(self.vector.shape[-2]))
 
     def rows(self) -> int | None:

@@ -70,7 +70,8 @@ class Positions:
     text: str
     moves: bool = False
     needs: Callable[[Step], None] | None = field(default=None, repr=False)
-    size: int | None = None
+    fits_vector: bool = False
+    """`front()` without a number: an edit with one vector for each token makes it that long."""
 
     def mask(self, step: Step) -> np.ndarray:
         """Bool `[batch pos]`: the selected tokens of this step; never a pad."""
@@ -139,7 +140,7 @@ def front(n: int | None = None) -> Positions:
             raise ArgumentError(f"front({count}) needs {count} tokens; a prompt has {short}.")
 
     text = "front()" if n is None else f"front({n})"
-    return Positions(lambda step: step.positions < count, text, needs=needs, size=n)
+    return Positions(lambda step: step.positions < count, text, needs=needs, fits_vector=n is None)
 
 
 def after_prompt() -> Positions:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -167,7 +167,7 @@ class Adapter(ABC):
             if layers != "all":
                 raise ArgumentError(f'{argument}={layers!r}: a sequence of layers, or "all".')
             return tuple(range(self.n_layers))
-        if hasattr(layers, "__index__"):
+        if not isinstance(layers, Iterable):
             return (self.layer(layers, argument),)
         found = sorted({self.layer(layer, argument) for layer in layers})
         if not found:
