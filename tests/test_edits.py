@@ -68,8 +68,7 @@ def test_each_text_has_its_own_scale(stream):
 def test_a_projection_is_one_for_vectors_of_any_length(stream, tiny_gpt2):
     adapter = adapter_for(tiny_gpt2)
     v = torch.randn(adapter.d_model) * 17
-    edit = lp.Add(v, layers=0)  # noqa: F841  (an edit that is never bound touches nothing)
-    bound = type(lp.ProjectOut(v, layers=0))(v, layers=0).bind(adapter)
+    bound = lp.ProjectOut(v, layers=0).bind(adapter)
     x = torch.randn(2, 3, adapter.d_model)
     once = bound.apply(x, everywhere(2, 3))
     assert (once @ (v / v.norm())).abs().max() < 1e-5

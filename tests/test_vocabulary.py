@@ -1,0 +1,83 @@
+"""One vocabulary: every public call is `f(model, data, *, options)`, options from one table.
+
+A name outside the table, a positional option or an option without a default fails here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+import lensprobe as lp
+
+SUBJECTS = {"model", "texts", "prompt", "name", "messages", "edits", "path"}
+OPTIONS = {
+    # text and BOS
+    "prompt", "column", "limit", "bos", "side",
+    # depth and place
+    "layer", "layers", "site", "positions", "position", "keys", "dim", "head", "neuron", "at",
+    # strength
+    "scale", "scales", "factor", "factors", "weight", "weights",
+    # contrast
+    "positive", "negative",
+    # sampling
+    "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs",
+    "stop_at_eos", "cache",
+    # running
+    "batch_tokens", "progress", "out", "dry_run", "length", "chunk",
+    # what is kept
+    "edits", "logits",
+    # files and loading
+    "overwrite", "tokenizer", "device", "dtype", "revision", "device_map", "adapter", "copy",
+    # thresholds, named as in the papers
+    "threshold", "ratio", "epsilon",
+    # pictures
+    "theme", "width_mm", "title", "js",
+}  # fmt: skip
+
+
+def public_calls() -> Iterator[tuple[str, object]]:
+    for name in lp.__all__:
+        value = getattr(lp, name)
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.ismodule(value) and name != "positions":
+            for inner in value.__all__:
+                if inspect.isfunction(getattr(value, inner)):
+                    yield f"{name}.{inner}", getattr(value, inner)
+
+
+CALLS = dict(public_calls())
+
+
+def test_there_are_calls_to_look_at():
+    assert {"forward", "generate", "score", "load", "massive.scan", "sinks.scan"} <= set(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_public_call_speaks_the_vocabulary(name):
+    parameters = list(inspect.signature(CALLS[name]).parameters.values())
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            assert parameter.name in OPTIONS, f"{name}: {parameter.name} is not in the table"
+            assert parameter.default is not inspect.Parameter.empty, f"{parameter.name}: no default"
+        elif parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            assert parameter.name in SUBJECTS, f"{name}: {parameter.name} is a positional option"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_public_call_is_documented_and_annotated(name):
+    call = CALLS[name]
+    assert (inspect.getdoc(call) or "").strip()
+    for parameter in inspect.signature(call).parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty, parameter.name
+
+
+def test_no_name_is_both_a_function_and_a_module():
+    import pkgutil
+
+    modules = {info.name for info in pkgutil.iter_modules(lp.__path__)}
+    functions = {name for name in lp.__all__ if inspect.isfunction(getattr(lp, name))}
+    assert not modules & functions
