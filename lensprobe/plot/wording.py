@@ -1,0 +1,113 @@
+"""The sentences that figures and the report share, computed from the data. All of them are plain text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .theme import number
+from .tokens import label, visible
+
+if TYPE_CHECKING:
+    from ..massive import MassiveScan
+    from ..results import Result
+    from ..sinks import SinkScan
+
+__all__ = [
+    "finding_name",
+    "finding_sentence",
+    "model_name",
+    "plural",
+    "rule",
+    "sink_sentence",
+]
+
+
+def model_name(result: Result) -> str:
+    """The model a result is about, as provenance names it."""
+    return str(result.provenance.get("model", "model"))
+
+
+def plural(count: Any, word: str) -> str:
+    """`1 sequence`, `24 sequences`, or `sequences` when the count is not known."""
+    if count is None:
+        return f"{word}s"
+    return f"{int(count):,} {word}" if int(count) == 1 else f"{int(count):,} {word}s"
+
+
+def rule(scan: MassiveScan) -> tuple[float, float]:
+    """The two thresholds a scan was made with: magnitude, and multiple of the median."""
+    given = scan.provenance.get("thresholds") or {}
+    return float(given.get("magnitude", 100.0)), float(given.get("ratio", 1000.0))
+
+
+def finding_name(row: Any, *, markup: bool = False) -> str:
+    """`dim 447 at position 0`, or at a token where there is no one position."""
+    if int(row.position) >= 0:
+        return f"dim {int(row.dim)} at position {int(row.position)}"
+    token = str(getattr(row, "token", ""))
+    return f"dim {int(row.dim)} at {label(token) if markup else visible(token)}"
+
+
+def finding_sentence(scan: MassiveScan) -> str:
+    """What a massive scan found, in one sentence."""
+    if scan.findings.empty:
+        return _nothing_massive(scan)
+    top = scan.findings.iloc[0]
+    where = f"position {int(top.position)}" if top.position >= 0 else "no fixed position"
+    others = len(scan.findings) - 1
+    more = (
+        f" {plural(others, 'further activation')} {'is' if others == 1 else 'are'} massive."
+        if others
+        else ""
+    )
+    return (
+        f"Here dimension {int(top.dim)} at {where} (token {visible(str(top.token))}) reaches "
+        f"{number(top.value)} at layer {int(top.layer)}, {number(top.ratio)} times the median, "
+        f"and is massive {_span(int(top['first']), int(top['last']))}.{more}"
+    )
+
+
+def _span(first: int, last: int) -> str:
+    return f"at layer {first} only" if first == last else f"from layer {first} to layer {last}"
+
+
+def _nothing_massive(scan: MassiveScan) -> str:
+    magnitude, ratio = rule(scan)
+    rows = scan.layers.dropna(subset=["value"])
+    if rows.empty:
+        return "Here no magnitude is finite, so nothing can be said."
+    top = rows.loc[rows["value"].idxmax()]
+    return (
+        f"Here no activation is massive (above {number(magnitude)} and {number(ratio)} times the median): "
+        f"the largest is {number(top['value'])} at layer {int(top['layer'])}, "
+        f"{number(top['ratio'])} times the median."
+    )
+
+
+def sink_sentence(scan: SinkScan) -> str:
+    """How many heads sink on the first token and which does so most, in one sentence."""
+    heads = scan.heads[scan.heads["key"] == 0].dropna(subset=["value"])
+    if heads.empty:
+        return "Here no head has a finite mean attention to the first token."
+    epsilon = float(scan.provenance.get("epsilon", 0.3))
+    share = float((heads["value"] > epsilon).mean())
+    top = heads.loc[heads["value"].idxmax()]
+    return (
+        f"Here {share:.0%} of the {len(heads):,} heads give more than {epsilon:g} of their attention to "
+        f"the first token on average; the strongest is layer {int(top['layer'])}, head "
+        f"{int(top['head'])}, with {top['value']:.2f}."
+    )
+
+
+def key_name(scan: SinkScan, key: int) -> str:
+    """`key 0 (<s>)`: a key position with the token that is most often there. Plain text."""
+    tokens = list(scan.key_tokens)
+    return f"key {key} ({visible(str(tokens[key]))})" if key < len(tokens) else f"key {key}"
+
+
+def by_key(frame: pd.DataFrame, key: int) -> pd.DataFrame:
+    """The rows of one key position, in order."""
+    order = [column for column in ("layer", "head") if column in frame]
+    return frame[frame["key"] == key].sort_values(order)
