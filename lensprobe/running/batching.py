@@ -14,7 +14,7 @@ from ..tokens import Encoded
 
 __all__ = ["buckets", "chunks", "halving", "out_of_memory"]
 
-PASS_BYTES = 96 * 2**20
+PASS_BYTES = 64 * 2**20
 """What one chunk may take for attention scores and logits; weights and cache are not counted."""
 
 T = TypeVar("T")
