@@ -20,7 +20,8 @@ from torch import Tensor
 
 from . import positions as where
 from .errors import ArgumentError
-from .models.adapter import DEFAULT_SITE, Adapter
+from .models.adapter import Adapter
+from .models.sites import DEFAULT_SITE
 from .positions import Positions
 
 __all__ = ["Add", "Edit", "Mix", "ProjectOut", "Scale", "Selection", "Set"]

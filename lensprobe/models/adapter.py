@@ -18,64 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..errors import ArgumentError, HookPointError, ModelError, nearest
+from .cache import Cache
+from .hooks import add_hook, is_ours
 from .origin import origin
+from .sites import GATED, SITES
 
-__all__ = ["SITES", "Adapter", "Cache", "adapter_for"]
-
-DEFAULT_SITE = "resid_post"
-"""The one default site of the library: a block's output, before the next block or the final norm."""
-
-SITES: dict[str, str] = {
-    "resid_pre": "hook_resid_pre",
-    "resid_mid": "hook_resid_mid",
-    "resid_post": "hook_resid_post",
-    "attn_out": "hook_attn_out",
-    "mlp_out": "hook_mlp_out",
-    "attn.q": "attn.hook_q",
-    "attn.k": "attn.hook_k",
-    "attn.v": "attn.hook_v",
-    "attn.z": "attn.hook_z",
-    "attn.pattern": "attn.hook_pattern",
-    "mlp.post": "mlp.hook_post",
-}
-"""Site names of lensprobe and the hook each one is, after `blocks.{layer}.`."""
-
-# Hook points that exist but stay silent until a flag of the config is switched on.
-_GATED = {
-    "attn.hook_result": "use_attn_result",
-    "hook_attn_in": "use_attn_in",
-    "hook_q_input": "use_split_qkv_input",
-    "hook_k_input": "use_split_qkv_input",
-    "hook_v_input": "use_split_qkv_input",
-    "hook_mlp_in": "use_hook_mlp_in",
-}
-
-
-class Cache(ABC):
-    """Keys and values of the tokens read so far, and which of those tokens are real.
-
-    `mask` is Bool `[batch, past]`, or None while every token fed was real.
-    """
-
-    length: int = 0
-    mask: Bool[Tensor, "batch past"] | None = None
-
-    @abstractmethod
-    def drop(self, count: int) -> None:
-        """Forget the newest `count` tokens of every row."""
-
-    def extend_mask(
-        self, mask: Bool[Tensor, "batch pos"] | None, batch: int, new: int, device: torch.device
-    ) -> Bool[Tensor, "batch total"] | None:
-        """The mask over past and new tokens, or None when all of them are real."""
-        if mask is None and self.mask is None:
-            return None
-        past = self.mask
-        if past is None:
-            past = torch.ones(batch, self.length, dtype=torch.bool, device=device)
-        if mask is None:
-            mask = torch.ones(batch, new, dtype=torch.bool, device=device)
-        return torch.cat([past, mask.to(device)], dim=1)
+__all__ = ["Adapter", "adapter_for"]
 
 
 class _Stopped(Exception):
@@ -200,7 +148,7 @@ class Adapter(ABC):
                 f"hook point {name!r} does not exist on this model."
                 + nearest(name, self.model.hook_dict)
             )
-        for suffix, flag in _GATED.items():
+        for suffix, flag in GATED.items():
             if name.endswith(f".{suffix}") and not getattr(self.model.cfg, flag, False):
                 raise HookPointError(
                     f"hook point {name!r} is switched off and would never fire; "
@@ -238,7 +186,7 @@ class Adapter(ABC):
         found = {
             id(point): name
             for name, point in self.model.hook_dict.items()
-            if any(id(handle) not in _OURS for handle in (*point.fwd_hooks, *point.bwd_hooks))
+            if not all(map(is_ours, (*point.fwd_hooks, *point.bwd_hooks)))
         }
         return tuple(sorted(found.values()))
 
@@ -353,27 +301,6 @@ class Adapter(ABC):
         cache: Cache | None,
         logits: Literal["all", "last"],
     ) -> Tensor: ...
-
-
-_OURS: set[int] = set()
-"""Handles of the hooks that lensprobe has attached just now; all others are the user's."""
-
-
-def add_hook(point: Any, function: Callable[..., Any]) -> Callable[[], None]:
-    """Attach a forward hook to a `HookPoint` and return the call that removes this hook alone.
-
-    `reset_hooks` would take the user's hooks with it.
-    """
-    point.add_hook(function)
-    handle = point.fwd_hooks[-1]
-    _OURS.add(id(handle))
-
-    def remove() -> None:
-        _OURS.discard(id(handle))
-        handle.hook.remove()
-        point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
-
-    return remove
 
 
 _ADAPTERS: weakref.WeakKeyDictionary[Any, Adapter] = weakref.WeakKeyDictionary()

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import ModelError
-from .adapter import Adapter, Cache
+from .adapter import Adapter
+from .cache import Cache
 
 __all__ = ["BridgeAdapter"]
 

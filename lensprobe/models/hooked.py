@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from .adapter import Adapter, Cache
+from .adapter import Adapter
+from .cache import Cache
 
 __all__ = ["HookedAdapter"]
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.adapter import Adapter, Cache
+from ..models.adapter import Adapter
+from ..models.cache import Cache
 from ..positions import Step
 from ..tokens import TokenBatch
 from .batching import chunks

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..edits import Edit
 from ..errors import ArgumentError
-from ..models.adapter import DEFAULT_SITE, adapter_for
+from ..models.adapter import adapter_for
+from ..models.sites import DEFAULT_SITE
 from ..results import Result
 from ..tokens import Bos, Side, TokenBatch, as_texts, encoded
 from .batching import buckets, halving

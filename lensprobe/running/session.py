@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..edits import Edit, Selection
 from ..errors import ArgumentError
-from ..models.adapter import Adapter, Cache, add_hook
+from ..models.adapter import Adapter
+from ..models.cache import Cache
+from ..models.hooks import add_hook
 from ..positions import Positions, Step
 from ..tokens import TokenBatch
 

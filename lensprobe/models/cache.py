@@ -1,0 +1,38 @@
+"""Keys and values of earlier tokens, the same for both model classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+__all__ = ["Cache"]
+
+
+class Cache(ABC):
+    """Keys and values of the tokens read so far, and which of those tokens are real.
+
+    `mask` is Bool `[batch, past]`, or None while every token fed was real.
+    """
+
+    length: int = 0
+    mask: Bool[Tensor, "batch past"] | None = None
+
+    @abstractmethod
+    def drop(self, count: int) -> None:
+        """Forget the newest `count` tokens of every row."""
+
+    def extend_mask(
+        self, mask: Bool[Tensor, "batch pos"] | None, batch: int, new: int, device: torch.device
+    ) -> Bool[Tensor, "batch total"] | None:
+        """The mask over past and new tokens, or None when all of them are real."""
+        if mask is None and self.mask is None:
+            return None
+        past = self.mask
+        if past is None:
+            past = torch.ones(batch, self.length, dtype=torch.bool, device=device)
+        if mask is None:
+            mask = torch.ones(batch, new, dtype=torch.bool, device=device)
+        return torch.cat([past, mask.to(device)], dim=1)
