@@ -28,6 +28,8 @@ from .errors import ArgumentError, OutputError, nearest
 __all__ = ["Result", "open_result", "writing"]
 
 FORMAT = 1
+ROOMS = ("massive", "sinks", "reporting")
+"""Where result types are defined."""
 _KINDS: dict[str, type[Result]] = {}
 R = TypeVar("R", bound="Result")
 
@@ -91,24 +93,53 @@ class Result:
         Raises:
             OutputError: the file exists (and `overwrite` is false) or cannot be written.
         """
-        with (
-            writing(path, overwrite=overwrite) as handle,
-            zipfile.ZipFile(handle, "w", compression=zipfile.ZIP_DEFLATED) as archive,
-        ):
+        with writing(path, overwrite=overwrite) as handle:
+            self._pack(handle)
+        return Path(path)
+
+    def _pack(self, target: Any) -> None:
+        """Write the zip file into an open binary file. A result inside a result is a zip inside it."""
+        with zipfile.ZipFile(target, "w", compression=zipfile.ZIP_DEFLATED) as archive:
             plain: dict[str, Any] = {}
             for field in dataclasses.fields(self):
                 value = getattr(self, field.name)
+                buffer = io.BytesIO()
                 if isinstance(value, pd.DataFrame):
                     archive.writestr(f"{field.name}.parquet", value.to_parquet(index=False))
                 elif isinstance(value, np.ndarray):
-                    buffer = io.BytesIO()
                     np.save(buffer, value, allow_pickle=False)
                     archive.writestr(f"{field.name}.npy", buffer.getvalue())
+                elif isinstance(value, Result):
+                    value._pack(buffer)
+                    archive.writestr(f"{field.name}.zip", buffer.getvalue())
                 else:
                     plain[field.name] = value
             header = {"format": FORMAT, "kind": self.kind, "fields": plain}
             archive.writestr("result.json", json.dumps(header, ensure_ascii=False, indent=1))
-        return Path(path)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        js: str = "inline",
+        theme: str = "auto",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write one self-contained page: the figures with what they show, the tables, the provenance.
+
+        Args:
+            path: the HTML file to write. It appears only when it is complete.
+            js: "inline" puts plotly.js into the page (about 5 MB, opens anywhere, asks no host for
+                anything), "directory" writes it once beside the page, "cdn" loads it from plotly.
+            theme: "auto" follows the reader's system, with a switch on the page; or "light", "dark".
+            overwrite: replace a file that is there already.
+
+        Raises:
+            ArgumentError: an unknown `js` or `theme`.
+            OutputError: the file exists (and `overwrite` is false) or cannot be written.
+        """
+        page = importlib.import_module("lensprobe.reporting.page")
+        return page.write(self, path, js=js, theme=theme, overwrite=overwrite)
 
     def __repr__(self) -> str:
         facts = ", ".join(f"{key}={_short(value)}" for key, value in self.summary().items())
@@ -140,34 +171,42 @@ def open_result(path: str | os.PathLike[str]) -> Result:
         OutputError: no such file, or it is damaged or not a lensprobe result.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read("result.json"))
-            cls = _known(header, path)
-            values: dict[str, Any] = dict(header["fields"])
-            for name in archive.namelist():
-                stem, _, suffix = name.rpartition(".")
-                if suffix == "parquet":
-                    values[stem] = pd.read_parquet(io.BytesIO(archive.read(name)))
-                elif suffix == "npy":
-                    values[stem] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+        return _unpack(path, path)
     except FileNotFoundError as error:
         raise OutputError(f"path={str(path)!r}: no such file.") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(
             f"path={str(path)!r} is not a result saved by lensprobe, or is damaged ({error})."
         ) from error
+
+
+def _unpack(source: Any, path: str | os.PathLike[str]) -> Result:
+    with zipfile.ZipFile(source) as archive:
+        header = json.loads(archive.read("result.json"))
+        cls = _known(header, path)
+        values: dict[str, Any] = dict(header["fields"])
+        for name in archive.namelist():
+            stem, _, suffix = name.rpartition(".")
+            if suffix == "parquet":
+                values[stem] = pd.read_parquet(io.BytesIO(archive.read(name)))
+            elif suffix == "npy":
+                values[stem] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+            elif suffix == "zip":
+                values[stem] = _unpack(io.BytesIO(archive.read(name)), path)
     return cls(**values)
 
 
 def _known(header: dict[str, Any], path: str | os.PathLike[str]) -> type[Result]:
-    # Result types register themselves on import, so every room that defines one is imported first.
-    importlib.import_module("lensprobe")
+    # Result types register themselves on import, and `lensprobe` imports its rooms only when they
+    # are used: every room that defines one is imported first.
+    for room in ROOMS:
+        importlib.import_module(f"lensprobe.{room}")
     if header["format"] > FORMAT or header["kind"] not in _KINDS:
         raise OutputError(
-            f"path={str(path)!r} holds a {header['kind']!r} result in format {header['format']}; "
-            f"this version of lensprobe reads format {FORMAT} and the kinds {', '.join(sorted(_KINDS))}."
+            f"path={str(path)!r} holds a {header['kind']!r} result in format {header['format']}; this "
+            f"version of lensprobe reads format {FORMAT} and the kinds {', '.join(sorted(_KINDS))}."
         )
     return _KINDS[header["kind"]]
 

@@ -60,6 +60,7 @@ def landscape(
             "scale; the signed value appears on hover."
         ),
         finding=_sentence(full, magnitude, scan),
+        extra={"min_width": 230 + 17 * len(columns)},
     )
     return build(
         [_map(cut, rows, columns, names, look)],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VIEWS", "kinds", "landscape", "trajectories", "values"]
 
-RANKS = {1: "largest", 2: "second largest", 3: "third largest"}
+RANKS = {1: "largest", 2: "second", 3: "third"}
 KIND_NAMES = {"first": "first token", "delimiter": "delimiters", "other": "other tokens"}
 NAMED = 3
 """Findings that are named in the figure itself; the others are in the table."""
@@ -55,7 +55,7 @@ def trajectories(
         caption=(
             "The three largest magnitudes and the median magnitude of the residual stream after each "
             f"layer, averaged over sequences. Massive means above {number(magnitude)} and at least "
-            f"{number(ratio)} times the median: above the dotted line."
+            f"{number(ratio)} times the median: above the dotted threshold."
         ),
         finding=finding_sentence(scan),
     )
@@ -184,7 +184,7 @@ def _threshold(layers: pd.Series, y: list[float | None], look: Look) -> go.Scatt
     return go.Scatter(
         x=[int(layer) for layer in layers],
         y=y,
-        name="massive from here",
+        name="threshold",
         mode="lines",
         line={"color": look.theme.muted, "width": 1.2, "dash": "dot"},
         hovertemplate="massive above %{y:,.4~r}<extra></extra>",
@@ -211,7 +211,7 @@ def _marks(scan: MassiveScan, look: Look) -> list[go.Scatter]:
         go.Scatter(
             x=x,
             y=y,
-            name="massive activation",
+            name="massive",
             mode="markers",
             marker=ring,
             text=[h.removesuffix("<extra></extra>") for h in hover],

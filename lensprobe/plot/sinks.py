@@ -50,11 +50,8 @@ def heads(
         title=f"Attention to {key_name(scan, key)}, head by head",
         subtitle=f"{model_name(scan)}, mean over queries and sequences",
         caption=(
-            f"Mean attention from later queries to {key_name(scan, key)} for every head. "
-            "A dark column is a layer whose heads rest on that token; light cells read elsewhere."
-            if look.theme.name != "dark"
-            else f"Mean attention from later queries to {key_name(scan, key)} for every head. "
-            "A bright column is a layer whose heads rest on that token; dim cells read elsewhere."
+            f"Mean attention from later queries to {key_name(scan, key)} for every head. A filled column "
+            "is a layer whose heads rest on that token; the faint cells are heads that read elsewhere."
         ),
         finding=sink_sentence(scan) if key == 0 else _key_sentence(frame, key),
     )
@@ -221,8 +218,8 @@ def _hover(frame: pd.DataFrame) -> list[list[list[float | None]]]:
 
 
 def _head_figure(traces: list[Any], frame: pd.DataFrame, look: Look, words: Words) -> go.Figure:
-    names = sorted(int(v) for v in frame["head"].unique())
-    count = len(names)
+    count = frame["head"].nunique()
+    words.extra["min_width"] = 130 + 15 * frame["layer"].nunique()
     return build(
         traces,
         look,

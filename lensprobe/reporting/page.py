@@ -1,0 +1,194 @@
+"""From parts to one HTML file that needs no network, no server and no second file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
+
+from ..errors import ArgumentError, OutputError, nearest
+from ..plot.theme import DARK, LIGHT
+from ..results import Result, writing
+
+from .parts import Fact, Page, flatten
+from .sections import headlines, leads, reading, section
+
+__all__ = ["page_of", "render", "write"]
+
+JS = ("inline", "directory", "cdn")
+THEME_CHOICES = ("auto", "light", "dark")
+PLOTLY_FILE = f"plotly-{get_plotlyjs_version()}.min.js"
+CDN = f"https://cdn.plot.ly/{PLOTLY_FILE}"
+
+
+def write(
+    result: Result,
+    path: str | os.PathLike[str],
+    *,
+    js: str = "inline",
+    theme: str = "auto",
+    overwrite: bool = False,
+) -> Path:
+    """Write a result's page; see `Result.to_html`."""
+    _choice("js", js, JS)
+    _choice("theme", theme, THEME_CHOICES)
+    target = Path(path)
+    # Opening the target first means a path that cannot be written costs no drawing.
+    with writing(target, overwrite=overwrite) as handle:
+        handle.write(render(page_of(result), js=js, theme=theme).encode("utf-8", "replace"))
+    if js == "directory":
+        _library(target.parent / PLOTLY_FILE)
+    return target
+
+
+def _choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise ArgumentError(
+            f"{name}={given!r}: one of {', '.join(allowed)}.{nearest(str(given), allowed)}"
+        )
+
+
+def _library(path: Path) -> None:
+    source = get_plotlyjs().encode()
+    if path.is_file() and path.read_bytes() == source:
+        return
+    try:
+        with writing(path, overwrite=True) as handle:
+            handle.write(source)
+    except OutputError as error:
+        raise OutputError(f"The page was written, but plotly.js beside it was not: {error}") from error
+
+
+def page_of(result: Result) -> Page:
+    """The parts of a result's page: a section for each result in it."""
+    parts = [part for part in vars(result).values() if isinstance(part, Result)] or [result]
+    facts = result.provenance
+    sections = [section(part) for part in parts]
+    names = [part.title for part in sections]
+    return Page(
+        title=" and ".join([names[0], *(name.lower() for name in names[1:])]),
+        model=str(facts.get("model", "?")),
+        lead=" ".join(filter(None, (leads(part) for part in parts))),
+        headlines=tuple(fact for part in parts for fact in headlines(part)),
+        facts=_facts(parts, facts),
+        provenance=tuple(flatten({k: v for k, v in facts.items() if k != "notes"})),
+        notes=tuple(dict.fromkeys(note for p in parts for note in p.provenance.get("notes", []))),
+        sections=tuple(sections),
+        citations=result.cite(),
+        complete=all(part.provenance.get("complete", True) for part in parts),
+        reading=reading(parts),
+    )
+
+
+def _facts(parts: list[Result], facts: dict[str, Any]) -> tuple[Fact, ...]:
+    """The lines of the model card at the head of the page, those that are known."""
+    revision = facts.get("revision")
+    width = next((str(p.landscape.shape[1]) for p in parts if hasattr(p, "landscape")), "")
+    size = [
+        (_count(parts, "layer"), "{} layers"),
+        (_count(parts, "head"), "{} heads each"),
+        (width, "width {}"),
+    ]
+    text = [
+        f"{facts[key]:,} {key}" for key in ("documents", "sequences", "tokens") if facts.get(key)
+    ]
+    lines = [
+        ("Model", f"{facts.get('model', '?')}" + (f" @ {revision}" if revision else "")),
+        ("Size", ", ".join(words.format(count) for count, words in size if count)),
+        ("Numbers", ", ".join(str(facts[key]) for key in ("dtype", "device") if facts.get(key))),
+        ("Text", ", ".join(text) + (f" ({facts['source']})" if facts.get("source") else "")),
+        ("Window", f"at most {facts['length']} tokens" if facts.get("length") else ""),
+        ("First token", _bos(facts.get("bos"))),
+        ("Residual read at", str(facts.get("site") or "")),
+        ("Coordinates", str(facts.get("coordinates") or "")),
+    ]
+    return tuple(Fact(label, value) for label, value in lines if value)
+
+
+def _count(parts: list[Result], column: str) -> int | None:
+    for part in parts:
+        for name in part.tables:
+            frame = getattr(part, name, None)
+            if frame is not None and column in frame and len(frame):
+                return int(frame[column].nunique())
+    return None
+
+
+def _bos(bos: Any) -> str:
+    if bos is None:
+        return ""
+    return "a beginning-of-sequence token" if bos else "the text's own first token"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__ or "").joinpath("templates", name).read_text("utf-8")
+
+
+def render(page: Page, *, js: str = "inline", theme: str = "auto") -> str:
+    """The page as one string of HTML."""
+    scripts = [_asset("report.js")]
+    sources = {"inline": "", "directory": PLOTLY_FILE, "cdn": CDN}[js]
+    if js == "inline":
+        scripts.insert(0, get_plotlyjs())
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        page=page,
+        theme=theme,
+        policy=_policy(scripts, js),
+        # Both are files of this package and of plotly, never data.
+        scripts=[Markup(script) for script in scripts],
+        style=Markup(_asset("report.css")),
+        source=sources,
+        integrity=_digest(get_plotlyjs(), "sha384"),
+        light=LIGHT,
+        dark=DARK,
+        js=js,
+    )
+
+
+def _policy(scripts: list[str], js: str) -> str:
+    """A content-security policy that runs exactly the scripts of this page and loads nothing else.
+
+    plotly sets style attributes on everything it draws, which only 'unsafe-inline' allows.
+    """
+    allowed = [f"'{_digest(script, 'sha256')}'" for script in scripts]
+    if js == "cdn":
+        allowed.append("https://cdn.plot.ly")
+    if js == "directory":
+        allowed.append("'self' file:")
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(allowed)}",
+            "style-src 'unsafe-inline'",
+            "img-src data: blob:",
+            "font-src data:",
+            "connect-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _digest(text: str, name: str) -> str:
+    digest = hashlib.new(name, text.encode()).digest()
+    return f"{name}-{base64.b64encode(digest).decode()}"

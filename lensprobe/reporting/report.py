@@ -1,0 +1,148 @@
+"""Both scans of one model on one set of texts, as one result and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pandas as pd
+
+from ..errors import ArgumentError, Interrupted, nearest
+from ..results import Result
+from ..texts import TITLE, default_texts
+
+if TYPE_CHECKING:
+    from ..massive import MassiveScan
+    from ..sinks import SinkScan
+
+__all__ = ["Report", "report"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Report(Result):
+    """Where a model's massive activations are and which of its heads are attention sinks.
+
+    Attributes:
+        massive: the scan of the residual stream.
+        sinks: the scan of the attention patterns; None when the run was stopped before it.
+    """
+
+    kind: ClassVar[str] = "report"
+
+    massive: MassiveScan
+    sinks: SinkScan | None
+
+    @property
+    def parts(self) -> dict[str, Result]:
+        """The results this report is made of, by name."""
+        given = {"massive": self.massive, "sinks": self.sinks}
+        return {name: part for name, part in given.items() if part is not None}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables of the parts, such as "massive.findings"; the first is the default."""
+        names = [f"{part}.{name}" for part, result in self.parts.items() for name in result.tables]
+        return tuple(sorted(names, key=lambda name: name != "massive.findings"))
+
+    def to_frame(self, table: str | None = None) -> pd.DataFrame:
+        """A tidy copy of one part's table; the default lists the massive activations.
+
+        Raises:
+            ArgumentError: the report has no table of that name.
+        """
+        names = self.tables
+        name = names[0] if table is None else table
+        if name not in names:
+            raise ArgumentError(
+                f"table={table!r}: this report has the tables {', '.join(names)}.{nearest(name, names)}"
+            )
+        part, _, inner = name.partition(".")
+        return self.parts[part].to_frame(inner)
+
+    def summary(self) -> dict[str, float | int | str | bool]:
+        """The scalars of the parts in one dictionary."""
+        merged: dict[str, float | int | str | bool] = {}
+        for part in self.parts.values():
+            merged.update(part.summary())
+        return merged
+
+    def cite(self) -> str:
+        """BibTeX of the papers whose definitions the parts follow, each once."""
+        entries = [entry for part in self.parts.values() for entry in part.citations]
+        return "\n\n".join(dict.fromkeys(entries))
+
+
+def report(
+    model: Any,
+    texts: Any = None,
+    *,
+    bos: Any = "auto",
+    column: str | None = None,
+    limit: int | None = None,
+    length: int | None = None,
+    keys: int = 4,
+    batch_tokens: int | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Scan a model for massive activations and attention sinks, ready for `.to_html(path)`.
+
+    >>> import lensprobe as lp
+    >>> found = lp.report(lp.load("planted"), progress=False)  # doctest: +SKIP
+    >>> found.to_html("planted.html")  # doctest: +SKIP
+
+    Args:
+        model: a model from `lp.load`, or a `TransformerBridge` or `HookedTransformer` of your own.
+        texts: what both scans take: strings, a file, a dataset. None is the short text that ships
+            with lensprobe.
+        bos: "auto" (the model's own habit), True or False: whether position 0 is a BOS token.
+        column: the column of a dataset that holds the text.
+        limit: read at most this many documents.
+        length: longest window in tokens; longer texts are split and the report says so.
+        keys: how many of the first key positions the sink scan looks at.
+        batch_tokens: most tokens in one forward pass.
+        progress: True, False, or None for a bar only when it takes long.
+
+    Raises:
+        Interrupted: Ctrl-C; `partial` is the report over what was finished, or None.
+    """
+    from .. import massive, sinks
+
+    source = TITLE if texts is None else ""
+    texts = default_texts() if texts is None else _again(texts, limit)
+    shared = {
+        "bos": bos,
+        "column": column,
+        "limit": limit,
+        "length": length,
+        "batch_tokens": batch_tokens,
+        "progress": progress,
+    }
+    try:
+        first = massive.scan(model, texts, **shared)
+    except Interrupted as stop:
+        raise Interrupted(str(stop), _joined(stop.partial, None, source)) from None
+    try:
+        second = sinks.scan(model, texts, keys=keys, **shared)
+    except Interrupted as stop:
+        raise Interrupted(str(stop), _joined(first, stop.partial, source)) from None
+    joined = _joined(first, second, source)
+    assert joined is not None
+    return joined
+
+
+def _again(texts: Any, limit: int | None) -> Any:
+    """Both scans read the texts, so what can be read only once is kept."""
+    return list(islice(texts, limit)) if isinstance(texts, Iterator) else texts
+
+
+def _joined(massive: Any, sinks: Any, source: str) -> Report | None:
+    if massive is None:
+        return None
+    facts = {**(sinks.provenance if sinks else {}), **massive.provenance}
+    facts["complete"] = all(part is not None and part.provenance.get("complete", True)
+                            for part in (massive, sinks))
+    if source:
+        facts["source"] = source
+    return Report(facts, massive, sinks)
