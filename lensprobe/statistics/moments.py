@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from typing_extensions import Self
@@ -44,15 +44,24 @@ class Moments:
             raise ValueError(f"observations of shape {values.shape[1:]}; expected {self.shape}")
         if not len(values):
             return
+        self.merge(self._observed(values))
+
+    def _observed(self, values: np.ndarray) -> Moments:
         use = np.isfinite(values)
         part = Moments(self.shape)
+        if use.all():
+            part.count = np.full(self.shape, len(values))
+            part.mean = values.mean(0)
+            part.m2 = np.square(values - part.mean).sum(0)
+            part.low, part.high = values.min(0), values.max(0)
+            return part
         part.count = use.sum(0)
         seen = np.maximum(part.count, 1)
         part.mean = np.where(use, values, 0.0).sum(0) / seen
         part.m2 = np.square(np.where(use, values - part.mean, 0.0)).sum(0)
         part.low = np.where(use, values, np.inf).min(0)
         part.high = np.where(use, values, -np.inf).max(0)
-        self.merge(part)
+        return part
 
     def merge(self, other: Moments) -> None:
         """Add the observations behind another value of the same shape.
@@ -71,6 +80,12 @@ class Moments:
         self.count = total
         self.low = np.minimum(self.low, other.low)
         self.high = np.maximum(self.high, other.high)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Moments]) -> Self:
+        """Moments of equal shape, one above the other along a new first axis."""
+        states = [part.state() for part in parts]
+        return cls.from_state({name: np.stack([s[name] for s in states]) for name in FIELDS})
 
     def state(self) -> dict[str, np.ndarray]:
         """Five arrays of the observations' shape."""

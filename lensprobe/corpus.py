@@ -1,0 +1,200 @@
+"""Texts → windows → batches of nearly equal length, read once and in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .documents import Documents, documents
+from .errors import ArgumentError
+from .models.adapter import Adapter
+from .settings import current
+from .tokens import Bos, Encoded, TokenBatch, encode
+
+__all__ = ["Batch", "Corpus", "Tally", "Window"]
+
+LOOKAHEAD = 16
+"""How many batches' worth of tokens wait to be sorted by length; bounds memory, costs little padding."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens that are read as one sequence: a document, or a piece of one that is too long."""
+
+    document: int
+    index: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: windows of nearly equal length, padded on the right.
+
+    Attributes:
+        tokens: ids, mask and positions `[batch pos]`.
+        windows: which pieces of which documents the rows are.
+    """
+
+    tokens: TokenBatch
+    windows: tuple[Window, ...]
+
+    @classmethod
+    def of(cls, adapter: Adapter, windows: tuple[Window, ...]) -> Batch:
+        """Pad the windows to the longest."""
+        return cls(TokenBatch.pad(adapter, [Encoded(window.ids) for window in windows]), windows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Real tokens in each row, int `[batch]`."""
+        return np.array([len(window.ids) for window in self.windows])
+
+    @property
+    def size(self) -> int:
+        """Tokens that the pass computes, pads included."""
+        return self.tokens.ids.numel()
+
+
+@dataclass
+class Tally:
+    """What has been read so far."""
+
+    documents: int = 0
+    split: int = 0
+    """Documents that were longer than one window."""
+    sequences: int = 0
+    tokens: int = 0
+    short: int = 0
+    """Sequences shorter than a full window."""
+
+    def add(self, windows: tuple[Window, ...], length: int) -> None:
+        """Count windows. A document counts with its first window, and as split with its second."""
+        self.documents += sum(window.index == 0 for window in windows)
+        self.split += sum(window.index == 1 for window in windows)
+        self.sequences += len(windows)
+        self.tokens += sum(len(window.ids) for window in windows)
+        self.short += sum(len(window.ids) < length for window in windows)
+
+
+class Corpus:
+    """Texts as batches. Each window of a long document begins with BOS again where BOS is on.
+
+    Args:
+        adapter: the model whose tokenizer and context apply.
+        texts: see `documents`.
+        length: most tokens of a window, BOS included; None is what `options` says, or `longest`.
+        longest: the default of the analysis; the model's context is never passed.
+        batch_tokens: most tokens of a batch, pads included. It may be lowered while batches are
+            being read, when memory turns out to be short.
+
+    Raises:
+        ArgumentError: an argument out of range, or no texts at all.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        texts: Any,
+        *,
+        bos: Bos = "auto",
+        length: int | None = None,
+        longest: int = 1024,
+        limit: int | None = None,
+        column: str | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.adapter = adapter
+        self.bos = adapter.bos(bos)
+        self.length = _length(adapter, current("length", length), longest, self.bos)
+        self.batch_tokens = _positive("batch_tokens", current("batch_tokens", batch_tokens))
+        self.source: Documents = documents(texts, column=column, limit=limit)
+        self.read = Tally()
+        self.exhausted = False
+
+    def expected_tokens(self) -> int | None:
+        """Tokens of the whole corpus: exact once it has been read, before that an estimate."""
+        if self.exhausted:
+            return self.read.tokens
+        if self.source.count is None or not self.read.documents:
+            return None
+        return int(self.read.tokens * self.source.count / self.read.documents)
+
+    def windows(self) -> Iterator[Window]:
+        """Windows in the order of the documents.
+
+        Raises:
+            ArgumentError: an empty text, named by its place; or no texts at all.
+        """
+        number = -1
+        for number, (place, text) in enumerate(self.source.stream):
+            try:
+                ids = encode(self.adapter, text, self.bos)
+            except ArgumentError as error:
+                raise ArgumentError(f"{place}: {error}") from error
+            for window in self._cut(number, ids):
+                self.read.add((window,), self.length)
+                yield window
+        if number < 0:
+            raise ArgumentError("texts holds no text at all; give at least one.")
+        self.exhausted = True
+
+    def _cut(self, document: int, ids: list[int]) -> Iterator[Window]:
+        if len(ids) <= self.length:
+            yield Window(document, 0, tuple(ids))
+            return
+        # Token ids that the user made may come without BOS although it is on; then no window has it.
+        front = ids[:1] if self.bos and ids[0] == self.adapter.tokenizer.bos_token_id else []
+        step = self.length - len(front)
+        for index, begin in enumerate(range(len(front), len(ids), step)):
+            yield Window(document, index, (*front, *ids[begin : begin + step]))
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of nearly equal length, longest first within the lookahead."""
+        waiting: list[Window] = []
+        held = 0
+        # The end of the corpus is one more turn of the same loop.
+        for window in chain(self.windows(), [None]):
+            if window is not None:
+                waiting.append(window)
+                held += len(window.ids)
+                if held < LOOKAHEAD * self.batch_tokens:
+                    continue
+            waiting.sort(key=lambda w: (-len(w.ids), w.document, w.index))
+            while waiting:
+                rows = max(1, self.batch_tokens // len(waiting[0].ids))
+                if window is not None and rows > len(waiting):
+                    # Too few left for a full batch; they join the next lookahead.
+                    break
+                part, waiting = tuple(waiting[:rows]), waiting[rows:]
+                yield Batch.of(self.adapter, part)
+            held = sum(len(window.ids) for window in waiting)
+
+    def notes(self, done: Tally) -> list[str]:
+        """What happened on the way to the texts that were `done`, for the provenance."""
+        if not done.split:
+            return []
+        again = ", each beginning with BOS again" if self.bos else ""
+        return [
+            f"{done.split} of {done.documents} documents were longer than {self.length} tokens "
+            f"and were split into windows{again}"
+        ]
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{name}={value!r}: a positive whole number.")
+    return value
+
+
+def _length(adapter: Adapter, length: Any, longest: int, bos: bool) -> int:
+    if length is None:
+        return min(adapter.context, longest)
+    value = _positive("length", length)
+    if value > adapter.context:
+        raise ArgumentError(f"length={value}: this model's context is {adapter.context} tokens.")
+    if value <= bos:
+        raise ArgumentError(f"length={value}: BOS alone takes one token; give at least 2.")
+    return value

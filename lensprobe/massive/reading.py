@@ -1,0 +1,147 @@
+"""What a massive-activation scan reads of each batch, and the statistics it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..corpus import Batch
+from ..models.adapter import Adapter
+from ..scanning import Hooks, real_rows
+from ..statistics import Bundle, Counts, Earliest, KeyedMoments, Moments
+from .kinds import KINDS, Kinds
+from .magnitudes import Magnitudes, magnitudes
+
+__all__ = ["FIRST_POSITION", "LEADING", "MassiveReading"]
+
+LEADING = 64
+"""Positions of the first text that are kept for the landscape."""
+
+FIRST_POSITION = -1
+"""Stands for a token id in the group of massive activations at position 0, whatever the token."""
+
+
+class MassiveReading:
+    """Hooks at one site of every scanned layer; see `scanning.Reading`.
+
+    The statistics (`L` scanned layers, `D` width of the site):
+
+    - `top`: Moments `[L, 4]` over sequences: three largest magnitudes and the median
+    - `first`, `delimiter`, `other`: Moments `[L]` over tokens of each kind: their largest magnitude
+    - `origin`: Moments `[L, D]` over sequences: the activation at position 0
+    - `hits`: KeyedMoments (layer index, dim, token or FIRST_POSITION): signed values
+    - `places`: KeyedMoments (dim, token or FIRST_POSITION): positions
+    - `found`: Counts (dim, token or FIRST_POSITION): sequences that show it at any layer
+    - `tokens`: Counts (dim, token): tokens at position 0 that show it
+    - `nonfinite`: Counts (layer index)
+    - `landscape`: Earliest: `values` `[L, pos, D]` and `ids` `[pos]` of the first text
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        layers: tuple[int, ...],
+        site: str,
+        *,
+        threshold: float,
+        ratio: float,
+    ) -> None:
+        self.layers = layers
+        self.last = layers[-1]
+        self.site = site
+        self.names = [adapter.hook_name(site, layer) for layer in layers]
+        self.threshold = threshold
+        self.ratio = ratio
+        tokenizer = getattr(adapter.model, "tokenizer", None)
+        self.kinds = Kinds(tokenizer, adapter.d_vocab)
+
+    def open(self, batch: Batch) -> tuple[Hooks, Callable[[], Bundle]]:
+        """See `scanning.Reading`."""
+        seen = _Seen(self, batch)
+        hooks = {name: partial(seen.read, index) for index, name in enumerate(self.names)}
+        return hooks, seen.collect
+
+
+class _Seen:
+    """What the hooks of one batch have left so far, by layer index."""
+
+    def __init__(self, reading: MassiveReading, batch: Batch) -> None:
+        self.reading = reading
+        self.batch = batch
+        self.lengths = batch.lengths
+        self.ids = batch.tokens.ids.cpu().numpy()
+        order = [(window.document, window.index) for window in batch.windows]
+        self.leading = order.index((0, 0)) if (0, 0) in order else None
+        self.found: dict[int, Magnitudes] = {}
+        self.origin: dict[int, Moments] = {}
+        self.landscape: dict[int, np.ndarray] = {}
+
+    def read(self, layer: int, activation: Tensor) -> None:
+        # Values and queries have an axis for heads; a dimension counts across them.
+        flat = activation.detach().flatten(2)
+        self.found[layer] = magnitudes(
+            flat, self.lengths, threshold=self.reading.threshold, ratio=self.reading.ratio
+        )
+        origin = Moments((flat.shape[-1],))
+        origin.update(flat[:, 0].float().cpu().numpy())
+        self.origin[layer] = origin
+        if self.leading is not None:
+            length = min(LEADING, int(self.lengths[self.leading]))
+            self.landscape[layer] = flat[self.leading, :length].float().cpu().numpy().copy()
+
+    def collect(self) -> Bundle:
+        """The statistics of the batch."""
+        indices = range(len(self.reading.layers))
+        found = [self.found[index] for index in indices]
+        parts: dict[str, Any] = {
+            "top": Moments((len(found), 4)),
+            "origin": Moments.stack([self.origin[index] for index in indices]),
+            "nonfinite": Counts(1),
+            "landscape": Earliest(),
+            **self._kinds(found),
+            **self._groups(found),
+        }
+        top = [np.column_stack([layer.top, layer.median]) for layer in found]
+        parts["top"].update(np.stack(top, axis=1))
+        counts = np.array([layer.nonfinite for layer in found])
+        parts["nonfinite"].update(np.arange(len(found))[counts > 0, None], counts[counts > 0])
+        if self.leading is not None:
+            values = np.stack([self.landscape[index] for index in indices])
+            ids = self.ids[self.leading, : values.shape[1]]
+            parts["landscape"].update((0, 0), values=values, ids=ids)
+        return Bundle(parts)
+
+    def _kinds(self, found: list[Magnitudes]) -> dict[str, Moments]:
+        rows, positions = real_rows(self.batch)
+        kinds = self.reading.kinds.of(self.ids[rows, positions], positions)
+        values = np.stack([layer.token[rows, positions] for layer in found], axis=1)
+        parts = {}
+        for index, kind in enumerate(KINDS):
+            parts[kind] = Moments((len(found),))
+            parts[kind].update(values[kinds == index])
+        return parts
+
+    def _groups(self, found: list[Magnitudes]) -> dict[str, Any]:
+        layer = np.repeat(np.arange(len(found)), [len(one.hits) for one in found])
+        hits = np.concatenate([one.hits for one in found])
+        values = np.concatenate([one.values for one in found])
+        row, position, dim = hits.T
+        token = self.ids[row, position]
+        group = np.where(position == 0, FIRST_POSITION, token)
+        parts: dict[str, Any] = {
+            "hits": KeyedMoments(3),
+            "places": KeyedMoments(2),
+            "found": Counts(2),
+            "tokens": Counts(2),
+        }
+        parts["hits"].update(np.column_stack([layer, dim, group]), values)
+        parts["places"].update(np.column_stack([dim, group]), position)
+        shown = np.unique(np.column_stack([row, dim, group]), axis=0)
+        parts["found"].update(shown[:, 1:])
+        first = np.unique(np.column_stack([row, dim, token])[position == 0], axis=0)
+        parts["tokens"].update(first[:, 1:])
+        return parts

@@ -1,0 +1,141 @@
+"""Find massive activations in a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ..corpus import Corpus
+from ..errors import ArgumentError
+from ..models.adapter import DEFAULT_SITE, adapter_for
+from ..planning import Plan, plan
+from ..scanning import Scan
+from ..settings import current
+from ..tokens import Bos, token_strings
+from .reading import MassiveReading
+from .result import MassiveScan
+from .tables import (
+    findings_table,
+    kinds_table,
+    layers_table,
+    nonfinite_table,
+    trajectories_table,
+)
+
+__all__ = ["scan"]
+
+LONGEST = 1024
+"""The default window: what Sun et al. read of GPT-2."""
+
+
+def scan(
+    model: Any,
+    texts: Any,
+    *,
+    layers: int | Sequence[int] | Literal["all"] = "all",
+    site: str = DEFAULT_SITE,
+    threshold: float = 100.0,
+    ratio: float = 1000.0,
+    bos: Bos = "auto",
+    length: int | None = None,
+    limit: int | None = None,
+    column: str | None = None,
+    batch_tokens: int | None = None,
+    progress: bool | None = None,
+    dry_run: bool | None = None,
+) -> MassiveScan | Plan:
+    """Massive activations after Sun et al. (2402.17762, section 2.2), layer by layer.
+
+    An activation is massive where its magnitude is above `threshold` and at least `ratio` times the
+    median magnitude of that layer's whole hidden state of that sequence. Medians are exact (the lower
+    one, as in `torch.median`); pads enter nothing; statistics are in float32 or wider; infinite and
+    NaN numbers are counted by layer and enter nothing else. Position 0 is the first token of a
+    window, BOS where it is on.
+
+    The texts stream through in batches: memory does not depend on how many there are, only on how
+    many different (dimension, token) pairs are massive, which very low thresholds make many.
+
+    Args:
+        model: a TransformerLens model.
+        texts: text, token ids, chat messages, any iterable of those, a `datasets` dataset, or a
+            `.txt` or `.jsonl` file; see `corpus`. Longer texts are split into windows.
+        layers: which layers are read; layers above the last of them are not run.
+        site: one number per token and dimension is read there (not `attn.pattern`).
+        threshold: least magnitude, exclusive.
+        ratio: least multiple of the median, inclusive.
+        length: longest window in tokens, BOS included; None is the model's context, at most 1,024.
+        limit: most documents that are read.
+        column: which field of a record is the text; None is `text`.
+        batch_tokens: most tokens in one forward pass, pads included.
+        progress: True, False, or None for a bar when it takes long.
+        dry_run: True to return the `Plan` of the scan instead of running it.
+
+    Returns:
+        A `MassiveScan`, or a `Plan`.
+
+    Raises:
+        ArgumentError: an argument out of range, no texts, an empty text, an unreadable file.
+        HookPointError: a site that the model does not have.
+        ModelError: an encoder-decoder model.
+        Interrupted: Ctrl-C; `.partial` is the `MassiveScan` of the finished batches.
+    """
+    adapter = adapter_for(model)
+    adapter.require_decoder("lp.massive.scan")
+    _check(site, threshold, ratio)
+    chosen = adapter.layers(layers)
+    reading = MassiveReading(adapter, chosen, site, threshold=threshold, ratio=ratio)
+    corpus = Corpus(
+        adapter,
+        texts,
+        bos=bos,
+        length=length,
+        longest=LONGEST,
+        limit=limit,
+        column=column,
+        batch_tokens=batch_tokens,
+    )
+    run = Scan(adapter, corpus, reading)
+    if current("dry_run", dry_run):
+        return plan(run)
+    return run.run(_finish, progress=progress)
+
+
+def _check(site: str, threshold: float, ratio: float) -> None:
+    if site == "attn.pattern":
+        raise ArgumentError("site='attn.pattern' has no dimensions; use lp.sinks.scan.")
+    for name, value in (("threshold", threshold), ("ratio", ratio)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise ArgumentError(f"{name}={value!r}: a number, at least 0.")
+
+
+def _finish(run: Scan, complete: bool) -> MassiveScan:
+    """The result of what was read so far."""
+    reading, total = run.reading, run.total
+    assert isinstance(reading, MassiveReading)
+    assert total is not None
+    tokenizer = getattr(run.adapter.model, "tokenizer", None)
+    layers, site = reading.layers, reading.site
+    findings = findings_table(total, layers, tokenizer, run.done.sequences)
+    layer = int(findings["layer"].iloc[0]) if len(findings) else layers[-1]
+    # After an interrupt the first text may not have had its turn.
+    first = total["landscape"].result()
+    values = first.get("values", np.zeros((len(layers), 0, total["origin"].shape[-1]), np.float32))
+    return MassiveScan(
+        provenance={
+            **run.provenance(complete),
+            "site": site,
+            "layers": list(layers),
+            "threshold": reading.threshold,
+            "ratio": reading.ratio,
+        },
+        layers=layers_table(total, layers, site),
+        findings=findings,
+        kinds=kinds_table(total, layers, site),
+        nonfinite=nonfinite_table(total, layers, site),
+        trajectories=trajectories_table(total, findings, layers, site),
+        landscape=values[layers.index(layer)],
+        landscape_tokens=token_strings(tokenizer, first.get("ids", np.zeros(0, np.int64)).tolist()),
+        landscape_layer=layer,
+    )

@@ -1,0 +1,186 @@
+"""The loop of every scan: batches → one forward pass each, read by hooks → merged statistics.
+
+A `Reading` says which hooks read a batch and what is left of it. The statistics of a batch are merged
+only when its pass has succeeded, so that an interrupt or a lack of memory never leaves half a batch.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .corpus import Batch, Corpus, Tally
+from .errors import ArgumentError, Interrupted
+from .models.adapter import Adapter
+from .running import hooked
+from .running.batching import out_of_memory
+from .settings import current
+from .statistics import Bundle
+
+__all__ = ["Reading", "Scan", "forward"]
+
+R = TypeVar("R")
+Hooks = Mapping[str, Callable[[Tensor], None]]
+PATIENCE = 5.0
+"""Seconds before a progress bar shows itself."""
+
+
+class Reading(Protocol):
+    """What a scan reads: made once, asked for fresh hooks for every batch."""
+
+    last: int
+    """The last layer that is read; none above it runs."""
+
+    def open(self, batch: Batch) -> tuple[Hooks, Callable[[], Bundle]]:
+        """Hooks for one pass over this batch, and the call that gives its statistics afterwards."""
+        ...
+
+
+class Scan:
+    """One scan as it runs.
+
+    Attributes:
+        total: statistics of the finished batches; None before the first.
+        done: how much text they hold.
+        notes: what a reader of the result should know.
+    """
+
+    def __init__(self, adapter: Adapter, corpus: Corpus, reading: Reading) -> None:
+        self.adapter = adapter
+        self.corpus = corpus
+        self.reading = reading
+        self.total: Bundle | None = None
+        self.done = Tally()
+        self.notes: list[str] = []
+        if adapter.user_hooks():
+            self.notes.append("hooks of the user's own are attached: whole forward passes were run")
+        if adapter.model.training:
+            self.notes.append("the model is in training mode: dropout, if any, was active")
+
+    def run(self, finish: Callable[[Scan, bool], R], *, progress: bool | None = None) -> R:
+        """Read the whole corpus. `finish(scan, complete)` makes the result of what was read.
+
+        Raises:
+            ArgumentError: an empty or unreadable corpus, or a window that does not fit in memory.
+            Interrupted: Ctrl-C; `.partial` is the result over the finished batches.
+        """
+        with self._bar(progress) as bar:
+            try:
+                for batch in self.corpus.batches():
+                    self._read(batch)
+                    bar.total = self.corpus.expected_tokens()
+                    bar.update(self.done.tokens - bar.n)
+            except KeyboardInterrupt as interrupt:
+                partial = None if self.total is None else finish(self, False)
+                raise Interrupted(
+                    f"interrupted after {self.done.sequences} sequences "
+                    f"({self.done.tokens} tokens).",
+                    partial=partial,
+                ) from interrupt
+        return finish(self, True)
+
+    def _bar(self, progress: bool | None) -> Any:
+        shown = current("progress", progress)
+        # tqdm's own rule for None: silent where the output is not a terminal.
+        disable = None if shown is None else not shown
+        delay = PATIENCE if shown is None else 0.0
+        return tqdm(unit="tok", unit_scale=True, disable=disable, delay=delay, leave=False)
+
+    def _read(self, batch: Batch) -> None:
+        """One batch, cut in two for as long as memory runs out."""
+        waiting = [batch]
+        while waiting:
+            batch = waiting.pop()
+            try:
+                part = forward(self.adapter, self.reading, batch)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                halves = self._halved(batch, error)
+            else:
+                self._commit(batch, part)
+                continue
+            # Outside the handler, whose traceback holds the tensors of the failed pass.
+            waiting += [Batch.of(self.adapter, rows) for rows in halves]
+
+    def _commit(self, batch: Batch, part: Bundle) -> None:
+        with _uninterrupted():
+            if self.total is None:
+                self.total = part
+            else:
+                self.total.merge(part)
+            self.done.add(batch.windows, self.corpus.length)
+
+    def _halved(self, batch: Batch, error: Exception) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        rows = len(batch.windows)
+        if rows == 1:
+            raise ArgumentError(
+                f"memory ran out on a single sequence of {batch.size} tokens; "
+                "pass a smaller length, or fewer layers."
+            ) from error
+        self.corpus.batch_tokens = max(1, batch.size // 2)
+        self.notes.append(
+            f"memory ran out at {batch.size} tokens in a batch: "
+            f"batches of at most {self.corpus.batch_tokens} from there on"
+        )
+        return batch.windows[rows // 2 :], batch.windows[: rows // 2]
+
+    def provenance(self, complete: bool) -> dict[str, Any]:
+        """What every scan's result says of its texts and its run."""
+        return {
+            **self.adapter.provenance(),
+            "bos": self.corpus.bos,
+            "length": self.corpus.length,
+            "documents": self.done.documents,
+            "sequences": self.done.sequences,
+            "tokens": self.done.tokens,
+            "short": self.done.short,
+            "complete": complete,
+            "notes": [*self.corpus.notes(self.done), *self.notes],
+        }
+
+
+@torch.no_grad()
+def forward(adapter: Adapter, reading: Reading, batch: Batch) -> Bundle:
+    """One forward pass over a batch, as far as it is read; hooks are gone afterwards, come what may."""
+    tokens = batch.tokens
+    mask = tokens.mask if tokens.ragged else None
+    hooks, collect = reading.open(batch)
+    with hooked(adapter, hooks):
+        if adapter.user_hooks():
+            # A user's hook at a later layer, or on the logits, must still see the pass.
+            adapter.run(tokens.ids, mask=mask)
+        else:
+            adapter.run(tokens.ids, mask=mask, stop=reading.last + 1)
+    return collect()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: a merge is done wholly or not at all."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        # Python delivers signals to the main thread only.
+        yield
+        return
+    came: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *details: came.append(details))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        before(*came[0])
+
+
+def real_rows(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Row and position of every real token of a batch, each int `[tokens]`."""
+    return np.nonzero(np.arange(batch.tokens.ids.shape[1]) < batch.lengths[:, None])
