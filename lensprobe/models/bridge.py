@@ -89,9 +89,7 @@ class BridgeAdapter(Adapter):
         else:
             # transformers would otherwise build and fill a cache that nobody reads.
             keywords["use_cache"] = False
-        if start:
-            keywords["start_at_layer"] = start
-        with self._skipped(start):
+        with self._skipped(start, inputs):
             try:
                 output = self.model(inputs, **keywords)
             finally:
@@ -100,21 +98,24 @@ class BridgeAdapter(Adapter):
         return output[:, -1:] if logits == "last" else output
 
     @contextmanager
-    def _skipped(self, start: int) -> Iterator[None]:
-        """Blocks below `start` hand their input on; the bridge's own flag still computes them."""
+    def _skipped(self, start: int, residual: Tensor) -> Iterator[None]:
+        """Blocks below `start` hand on the residual and compute nothing.
+
+        The bridge's own flag still computes them, and 3.9's bridge has none.
+        """
         if not start:
             yield
             return
         wrap = self._wrap()
         blocks = list(self.model.blocks)[:start]
 
-        def identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return hidden_states if wrap is Tensor else (hidden_states,)
+        def hand_on(*args: Any, **kwargs: Any) -> Any:
+            return residual if wrap is Tensor else (residual,)
 
         try:
             for block in blocks:
                 # Straight into __dict__: nn.Module's own attribute handling never sees it.
-                block.__dict__["forward"] = identity
+                block.__dict__["forward"] = hand_on
             yield
         finally:
             for block in blocks:
