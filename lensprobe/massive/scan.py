@@ -63,6 +63,7 @@ def scan(
             `.txt` or `.jsonl` file; see `corpus`. Longer texts are split into windows.
         layers: which layers are read; layers above the last of them are not run.
         site: one number per token and dimension is read there (not `attn.pattern`).
+        bos: whether windows begin with BOS; `"auto"` is what the model's own tokenizing does.
         threshold: least magnitude, exclusive.
         ratio: least multiple of the median, inclusive.
         length: longest window in tokens, BOS included; None is the model's context, at most 1,024.
@@ -127,8 +128,7 @@ def _finish(run: Scan, complete: bool) -> MassiveScan:
             **run.provenance(complete),
             "site": site,
             "layers": list(layers),
-            "threshold": reading.threshold,
-            "ratio": reading.ratio,
+            "thresholds": {"magnitude": reading.threshold, "ratio": reading.ratio},
         },
         layers=layers_table(total, layers, site),
         findings=findings,

@@ -1,0 +1,75 @@
+"""What a sink scan found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from ..results import Result
+
+__all__ = ["SinkScan"]
+
+GU = """@inproceedings{gu2025attention,
+  title = {When Attention Sink Emerges in Language Models: An Empirical View},
+  author = {Gu, Xiangming and Pang, Tianyu and Du, Chao and Liu, Qian and Zhang, Fengzhuo and
+            Du, Cunxiao and Wang, Ye and Lin, Min},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year = {2025},
+  eprint = {2410.10781},
+  archivePrefix = {arXiv}
+}"""
+GUO = """@article{guo2024active,
+  title = {Active-Dormant Attention Heads: Mechanistically Demystifying Extreme-Token Phenomena in
+           LLMs},
+  author = {Guo, Tianyu and Pai, Druv and Bai, Yu and Jiao, Jiantao and Jordan, Michael I. and
+            Mei, Song},
+  journal = {arXiv preprint arXiv:2410.13835},
+  year = {2024}
+}"""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SinkScan(Result):
+    """Attention to the first keys of a corpus, after Gu et al. (2410.10781).
+
+    Attributes:
+        heads: one row a layer, head and key: `value` the mean over sequences of the attention to
+            that key, `sink_rate` the share of sequences in which it exceeds epsilon, `count` of
+            sequences that have that key.
+        layers: one row a layer and key: `sink_rate` and `value`, means over the layer's heads.
+        profile: one row a layer and head: `entropy` in nats, mean over queries; `value_norm` and
+            `other_norm`, mean norm of the value vectors at key 0 and at all other tokens; `ratio`
+            of the first to the second. With grouped queries, heads of a group share their values.
+        key_tokens: the most common token at each key.
+    """
+
+    kind: ClassVar[str] = "sinks.scan"
+    citations: ClassVar[tuple[str, ...]] = (GU, GUO)
+
+    heads: pd.DataFrame
+    layers: pd.DataFrame
+    profile: pd.DataFrame
+    key_tokens: list[str]
+
+    def sink_rate(self, key: int = 0) -> float:
+        """Share of all scanned heads that sink on `key`, mean over sequences; NaN if none has it."""
+        return float(self.layers.loc[self.layers["key"] == key, "sink_rate"].mean())
+
+    def summary(self) -> dict[str, float | int | str | bool]:
+        """Model, texts, sink rate of key 0 and the head that attends most to it."""
+        facts: dict[str, Any] = {
+            **super().summary(),
+            "sequences": int(self.provenance["sequences"]),
+            "length": int(self.provenance["length"]),
+            "sink_rate": self.sink_rate(),
+        }
+        first = self.heads[self.heads["key"] == 0].dropna(subset="value")
+        if len(first):
+            best = first.loc[first["value"].idxmax()]
+            facts["strongest_head"] = f"L{int(best['layer'])}H{int(best['head'])}"
+            facts["value"] = float(best["value"])
+        if not self.provenance["complete"]:
+            facts["complete"] = False
+        return facts
