@@ -25,7 +25,7 @@ import pandas as pd
 
 from .errors import ArgumentError, OutputError, nearest
 
-__all__ = ["Result", "open_result", "writing"]
+__all__ = ["Result", "open_result", "writable", "writing"]
 
 FORMAT = 1
 ROOMS = ("massive", "sinks", "reporting")
@@ -211,6 +211,28 @@ def _known(header: dict[str, Any], path: str | os.PathLike[str]) -> type[Result]
     return _KINDS[header["kind"]]
 
 
+def writable(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """The path, if a file may appear there: asked before an hour of work, not after it.
+
+    Raises:
+        OutputError: the target exists (and `overwrite` is false), or its folder cannot take it.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"path={str(path)!r} is a folder; name a file.")
+    if target.exists() and not overwrite:
+        raise OutputError(f"path={str(path)!r} exists already; pass overwrite=True to replace it.")
+    if not target.parent.is_dir():
+        raise OutputError(
+            f"path={str(path)!r} cannot be written: there is no folder {str(target.parent)!r}."
+        )
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(
+            f"path={str(path)!r} cannot be written: {str(target.parent)!r} is read-only."
+        )
+    return target
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Any]:
     """A binary file that appears under its name only when it is complete.
@@ -218,11 +240,7 @@ def writing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Any]:
     Raises:
         OutputError: the target exists (and `overwrite` is false) or its folder cannot be written.
     """
-    target = Path(path)
-    if target.exists() and not overwrite:
-        raise OutputError(f"path={str(path)!r} exists already; pass overwrite=True to replace it.")
-    if target.is_dir():
-        raise OutputError(f"path={str(path)!r} is a folder; name a file.")
+    target = writable(path, overwrite=overwrite)
     try:
         number, name = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.name}.", suffix=".part"

@@ -68,6 +68,7 @@ def landscape(
         words,
         height=150 + max(120, 19 * len(rows)),
         xaxis={
+            "range": [-0.5, len(columns) - 0.5],
             "title": {"text": _thinned("dimension", columns, full.shape[1], "largest of")},
             "tickmode": "array",
             "tickvals": list(range(len(columns))),
@@ -77,7 +78,7 @@ def landscape(
         },
         yaxis={
             "title": {"text": _thinned("token and its position", rows, full.shape[0], "of")},
-            "autorange": "reversed",
+            "range": [len(rows) - 0.5, -0.5],
             "showgrid": False,
             **token_axis(names, rows),
         },

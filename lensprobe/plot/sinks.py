@@ -116,7 +116,7 @@ def keys(
         look,
         words,
         height=400,
-        xaxis=layer_axis(list(frame["layer"]), "attention pattern"),
+        xaxis=layer_axis(list(frame["layer"]), "attn.pattern"),
         yaxis={
             "title": {"text": "sink rate (share of heads)"},
             "range": [-0.03, 1.03],
@@ -226,13 +226,14 @@ def _head_figure(traces: list[Any], frame: pd.DataFrame, look: Look, words: Word
         words,
         height=150 + int(np.clip(20 * count, 140, 560)),
         xaxis={
-            **layer_axis(list(frame["layer"]), "attention pattern", half=True),
+            **layer_axis(list(frame["layer"]), "attn.pattern", half=True),
             "showgrid": False,
         },
         yaxis={
             "title": {"text": "head"},
             "tickmode": "linear",
             "tick0": 0,
+            "range": [-0.5, count - 0.5],
             "dtick": 1 if count <= 20 else 4 if count <= 64 else 16,
             "showgrid": False,
         },

@@ -38,8 +38,8 @@ def plural(count: Any, word: str) -> str:
 
 def rule(scan: MassiveScan) -> tuple[float, float]:
     """The two thresholds a scan was made with: magnitude, and multiple of the median."""
-    given = scan.provenance.get("thresholds") or {}
-    return float(given.get("magnitude", 100.0)), float(given.get("ratio", 1000.0))
+    given = scan.provenance
+    return float(given.get("threshold", 100.0)), float(given.get("ratio", 1000.0))
 
 
 def finding_name(row: Any, *, markup: bool = False) -> str:

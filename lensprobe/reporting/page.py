@@ -19,7 +19,7 @@ from ..plot.theme import DARK, LIGHT
 from ..results import Result, writing
 
 from .parts import Fact, Page, flatten
-from .sections import headlines, leads, reading, section
+from .sections import TITLES, headlines, leads, reading, section
 
 __all__ = ["page_of", "render", "write"]
 
@@ -97,17 +97,15 @@ def _facts(parts: list[Result], facts: dict[str, Any]) -> tuple[Fact, ...]:
         (_count(parts, "head"), "{} heads each"),
         (width, "width {}"),
     ]
-    text = [
-        f"{facts[key]:,} {key}" for key in ("documents", "sequences", "tokens") if facts.get(key)
-    ]
+    text = [f"{facts[key]:,} {key}" for key in ("documents", "tokens") if facts.get(key)]
     lines = [
         ("Model", f"{facts.get('model', '?')}" + (f" @ {revision}" if revision else "")),
         ("Size", ", ".join(words.format(count) for count, words in size if count)),
         ("Numbers", ", ".join(str(facts[key]) for key in ("dtype", "device") if facts.get(key))),
-        ("Text", ", ".join(text) + (f" ({facts['source']})" if facts.get("source") else "")),
-        ("Window", f"at most {facts['length']} tokens" if facts.get("length") else ""),
+        ("Text", ", ".join(text) + (f" ({facts['texts']})" if facts.get("texts") else "")),
+        ("Longest window", _windows(parts)),
         ("First token", _bos(facts.get("bos"))),
-        ("Residual read at", str(facts.get("site") or "")),
+        ("Read at", ", ".join(dict.fromkeys(str(p.provenance.get("site")) for p in parts))),
         ("Coordinates", str(facts.get("coordinates") or "")),
     ]
     return tuple(Fact(label, value) for label, value in lines if value)
@@ -120,6 +118,15 @@ def _count(parts: list[Result], column: str) -> int | None:
             if frame is not None and column in frame and len(frame):
                 return int(frame[column].nunique())
     return None
+
+
+def _windows(parts: list[Result]) -> str:
+    """`64 tokens`, or each section's own where they differ."""
+    given = {TITLES.get(p.kind, p.kind).lower(): p.provenance.get("length") for p in parts}
+    known = {name: f"{length:,} tokens" for name, length in given.items() if length}
+    if len(set(known.values())) <= 1:
+        return next(iter(known.values()), "")
+    return ", ".join(f"{length} ({name})" for name, length in known.items())
 
 
 def _bos(bos: Any) -> str:

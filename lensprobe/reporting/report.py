@@ -15,9 +15,13 @@ from ..texts import TITLE, default_texts
 
 if TYPE_CHECKING:
     from ..massive import MassiveScan
+    from ..planning import Plan
     from ..sinks import SinkScan
 
 __all__ = ["Report", "report"]
+
+OWN = ("notes", "complete")
+"""Facts of the parts that the report words itself."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -62,10 +66,10 @@ class Report(Result):
         return self.parts[part].to_frame(inner)
 
     def summary(self) -> dict[str, float | int | str | bool]:
-        """The scalars of the parts in one dictionary."""
-        merged: dict[str, float | int | str | bool] = {}
-        for part in self.parts.values():
-            merged.update(part.summary())
+        """The scalars of the parts, each under its part's name: `sinks_sink_rate`."""
+        merged: dict[str, float | int | str | bool] = {**super().summary()}
+        for name, part in self.parts.items():
+            merged |= {f"{name}_{key}": v for key, v in part.summary().items() if key != "model"}
         return merged
 
     def cite(self) -> str:
@@ -85,7 +89,8 @@ def report(
     keys: int = 4,
     batch_tokens: int | None = None,
     progress: bool | None = None,
-) -> Report:
+    dry_run: bool | None = None,
+) -> Report | Plan:
     """Scan a model for massive activations and attention sinks, ready for `.to_html(path)`.
 
     >>> import lensprobe as lp
@@ -99,15 +104,19 @@ def report(
         bos: "auto" (the model's own habit), True or False: whether position 0 is a BOS token.
         column: the column of a dataset that holds the text.
         limit: read at most this many documents.
-        length: longest window in tokens; longer texts are split and the report says so.
+        length: longest window in tokens; longer texts are split and the report says so. None is what
+            each scan takes for itself: up to 1,024 for massive activations, 64 for sinks.
         keys: how many of the first key positions the sink scan looks at.
         batch_tokens: most tokens in one forward pass.
         progress: True, False, or None for a bar only when it takes long.
+        dry_run: True to return the `Plan` of both scans instead of running them.
 
     Raises:
         Interrupted: Ctrl-C; `partial` is the report over what was finished, or None.
     """
+    # Here, so that a saved report opens and draws without waiting for torch.
     from .. import massive, sinks
+    from ..settings import current
 
     source = TITLE if texts is None else ""
     texts = default_texts() if texts is None else _again(texts, limit)
@@ -119,17 +128,30 @@ def report(
         "batch_tokens": batch_tokens,
         "progress": progress,
     }
+    if current("dry_run", dry_run):
+        plans = massive.scan(model, texts, dry_run=True, **shared), sinks.scan(
+            model, texts, keys=keys, dry_run=True, **shared
+        )
+        return _planned(*plans)
+    first: Any = None
     try:
-        first = massive.scan(model, texts, **shared)
+        first = massive.scan(model, texts, dry_run=False, **shared)
+        second = sinks.scan(model, texts, keys=keys, dry_run=False, **shared)
     except Interrupted as stop:
-        raise Interrupted(str(stop), _joined(stop.partial, None, source)) from None
-    try:
-        second = sinks.scan(model, texts, keys=keys, **shared)
-    except Interrupted as stop:
-        raise Interrupted(str(stop), _joined(first, stop.partial, source)) from None
-    joined = _joined(first, second, source)
-    assert joined is not None
-    return joined
+        parts = (stop.partial, None) if first is None else (first, stop.partial)
+        raise Interrupted(str(stop), _joined(*parts, source)) from None
+    return Report(_facts(first, second, source), first, second)
+
+
+def _planned(first: Any, second: Any) -> Plan:
+    """One after the other: times add up, memory does not."""
+    costs = first.costs.copy()
+    for name in ("passes", "seconds"):
+        costs[name] += second.costs[name]
+    costs["memory"] = max(first.memory, second.memory)
+    from ..planning import Plan
+
+    return Plan(provenance=first.provenance, costs=costs)
 
 
 def _again(texts: Any, limit: int | None) -> Any:
@@ -138,11 +160,20 @@ def _again(texts: Any, limit: int | None) -> Any:
 
 
 def _joined(massive: Any, sinks: Any, source: str) -> Report | None:
-    if massive is None:
-        return None
-    facts = {**(sinks.provenance if sinks else {}), **massive.provenance}
-    facts["complete"] = all(part is not None and part.provenance.get("complete", True)
-                            for part in (massive, sinks))
-    if source:
-        facts["source"] = source
-    return Report(facts, massive, sinks)
+    return None if massive is None else Report(_facts(massive, sinks, source), massive, sinks)
+
+
+def _facts(massive: Any, sinks: Any, source: str) -> dict[str, Any]:
+    """Provenance of both scans; what they share is told once."""
+    parts = {"massive": massive.provenance, "sinks": sinks.provenance if sinks else {}}
+    shared = {
+        key: value
+        for key, value in massive.provenance.items()
+        if key != "notes" and (sinks is None or sinks.provenance.get(key) == value)
+    }
+    facts: dict[str, Any] = {**shared, **({"texts": source} if source else {})}
+    facts["complete"] = all(given.get("complete", False) for given in parts.values())
+    facts["notes"] = [f"{name}: {n}" for name, given in parts.items() for n in given.get("notes", [])]
+    for name, given in parts.items():
+        facts[name] = {k: v for k, v in given.items() if k not in shared and k not in OWN}
+    return facts

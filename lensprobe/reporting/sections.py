@@ -80,7 +80,7 @@ NOTES = {
 def section(result: Result, prefix: str = "") -> Section:
     """One result as a section of a page."""
     anchor = prefix or result.kind.replace(".", "-")
-    shown = [n for n in result.tables if len(getattr(result, n)) or n == "findings"]
+    shown = [name for name in result.tables if _worth(name, getattr(result, name))]
     return Section(
         anchor=anchor,
         title=TITLES.get(result.kind, type(result).__name__),
@@ -89,6 +89,13 @@ def section(result: Result, prefix: str = "") -> Section:
         tables=tuple(_table(result, name, anchor) for name in _order(shown)),
         warning=_warning(result),
     )
+
+
+def _worth(name: str, frame: pd.DataFrame) -> bool:
+    """Whether a table says anything; that there are no findings does."""
+    if name == "nonfinite":
+        return bool(frame["count"].sum())
+    return name == "findings" or len(frame) > 0
 
 
 def _figures(result: Result, anchor: str) -> tuple[FigurePart, ...]:
@@ -113,8 +120,9 @@ def _table(result: Result, name: str, anchor: str) -> TablePart:
 
 def _warning(result: Result) -> str:
     frame = getattr(result, "nonfinite", None)
-    if not isinstance(frame, pd.DataFrame) or frame.empty or not frame["count"].sum():
+    if not isinstance(frame, pd.DataFrame) or not frame["count"].sum():
         return ""
+    frame = frame[frame["count"] > 0]
     layers = ", ".join(str(int(layer)) for layer in sorted(frame["layer"].unique()))
     return (
         f"{int(frame['count'].sum()):,} activations are not finite (layers {layers}). They are counted "
