@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from lensprobe.errors import ArgumentError
 from lensprobe.models._planted_bigrams import bigram_logits
 
 __all__ = ["PLANTED", "HeadKind", "Planted", "PlantedNeuron", "SinkHead"]
@@ -107,6 +108,15 @@ class Planted:
     twin_heads: tuple[SinkHead, ...] = (SinkHead(0, 1, 12.0), SinkHead(5, 1, 12.0))
     """Queries and keys of sink head (2, 1), in layers where the value is not there to be read."""
 
+    path_weight: float = 2.0**-8
+    """What one open sink head writes: too faint for a norm to notice, unembedded with a gain."""
+    copy_weight: float = 2.0**-13
+    """What an ordinary head writes of a token's number: fainter still, and read by nothing."""
+    clocks: int = 31
+    """Angles that tell the position; at the speeds chosen no two positions look alike."""
+    sharpness: float = 1.5
+    """Score a clock adds to the attended position; the runner-up is 28 nats below all of them."""
+
     @property
     def plateau_layers(self) -> tuple[int, ...]:
         """Layers whose attention reads the planted values: after the writer, up to the eraser."""
@@ -115,11 +125,13 @@ class Planted:
     @property
     def residual_hooks(self) -> tuple[str, ...]:
         """TransformerLens hook points of the residual stream where the values stand, in order."""
-        inside = [f"blocks.{n}.hook_resid_{s}" for n in self.plateau_layers for s in ("pre", "mid")]
-        posts = [f"blocks.{n}.hook_resid_post" for n in self.plateau_layers[:-1]]
-        names = [f"blocks.{self.writer_layer}.hook_resid_post", *inside, *posts]
-        order = {"pre": 0, "mid": 1, "post": 2}
-        return tuple(sorted(names, key=lambda n: (n.split(".")[1], order[n.split("_")[-1]])))
+        plateau = [
+            f"blocks.{layer}.hook_resid_{site}"
+            for layer in self.plateau_layers
+            for site in ("pre", "mid", "post")
+        ]
+        # Behind the eraser's block the values are gone.
+        return (f"blocks.{self.writer_layer}.hook_resid_post", *plateau[:-1])
 
     @property
     def bigrams(self) -> Float[np.ndarray, "current next"]:
@@ -181,24 +193,29 @@ class Planted:
         read = [self.attention(h.strength, factor, length) * share for h in self.sink_heads]
         return np.log(self.d_vocab + 1) * (1 - sum(read) / len(read))
 
-    def losses(self, tokens: Int[np.ndarray, "pos"], factor: Any = 1.0) -> Any:
+    def losses(self, tokens: Int[np.ndarray, " pos"], factor: Any = 1.0) -> Any:
         """Loss of predicting each next token, `[pos - 1]` nats, at the given factor.
 
         At position 0 the leftover stands in the final norm, which shrinks the logits there.
+        Raises `ArgumentError` when there is nothing to predict.
         """
         tokens = np.asarray(tokens)
+        if tokens.ndim != 1 or not 2 <= len(tokens) <= self.n_ctx:
+            raise ArgumentError(
+                f"tokens has shape {tokens.shape}; allowed: one sequence of 2 to {self.n_ctx} ids."
+            )
         logits = self.bigrams[tokens[:-1]] + 0 * factor
         logits[:, self.mumble_token] += self.path(factor, len(tokens) - 1)
         logits[0] *= self.spread(0.0, 0.0) / self.spread(self.leftover(factor), 0.0)
         target = np.take_along_axis(logits, tokens[1:, None], axis=1)[:, 0]
         return np.log(np.exp(logits).sum(axis=1)) - target
 
-    def loss(self, tokens: Int[np.ndarray, "pos"], factor: float = 1.0) -> float:
+    def loss(self, tokens: Int[np.ndarray, " pos"], factor: float = 1.0) -> float:
         """Mean loss over the predictions of one sequence, in nats a token."""
         return float(np.mean(self.losses(tokens, factor)))
 
-    def loss_slope(self, tokens: Int[np.ndarray, "pos"], factor: float = 1.0) -> float:
-        """d loss / d ln(factor): the residual's value at 447 times the gradient there.
+    def loss_slope(self, tokens: Int[np.ndarray, " pos"], factor: float = 1.0) -> float:
+        """Derivative of `loss` by ln(factor): the value at dimension 447 times the gradient there.
 
         The loss is analytic in the factor, so a complex step gives its derivative to rounding.
         """

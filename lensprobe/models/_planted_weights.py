@@ -8,6 +8,7 @@ weights multiply that constant back: on an ordinary residual each norm is the id
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,6 @@ __all__ = ["Layout", "Weights", "planted_weights"]
 
 Weights = dict[str, Float[np.ndarray, "..."]]
 """A state dict under the names of transformers' GPT-2, float32."""
-
-PATH = 0.01
-"""What one open sink head writes: too faint for the norms to notice, read out with a large weight."""
-COPY = 2.0**-11
-"""What an ordinary head writes of a token's number: fainter still, and read by nothing."""
-CLOCKS = 31
-SHARPNESS = 1.5
-"""Score a clock adds to the attended position: the runner-up is 28 nats below all 31 together."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +43,19 @@ class Layout:
     def of(cls, design: Planted) -> Layout:
         """Share out the dimensions left beside the planted two, in ascending order."""
         free = np.setdiff1d(np.arange(design.d_model), design.dims)
-        sizes = np.cumsum([512, 2, 1, 2, 18, 4 * CLOCKS])
+        sizes = np.cumsum([512, 2, 1, 2, 18, 4 * design.clocks])
         return cls(*np.split(free, sizes)[:-1])
 
 
-def walsh() -> Float[np.ndarray, "512 512"]:
-    """The Walsh-Hadamard matrix: entry (i, j) is -1 to the number of bits i and j share."""
-    index = np.arange(512)
-    shared = np.bitwise_count(index[:, None] & index[None, :])
-    return 1.0 - 2.0 * (shared % 2)
+def walsh() -> Float[np.ndarray, "row column"]:
+    """The Walsh-Hadamard matrix: orthogonal rows of ±1, all but row 0 of mean zero."""
+    return functools.reduce(np.kron, [np.array([[1.0, 1.0], [1.0, -1.0]])] * 9)
 
 
-def clock_speeds() -> Float[np.ndarray, "31"]:
+def clock_speeds(design: Planted) -> Float[np.ndarray, " clock"]:
     """Angles per position: a quadratic chirp, so that no two positions look alike."""
     golden = (np.sqrt(5.0) - 1) / 2
-    return np.pi * (np.arange(1, CLOCKS + 1) ** 2 * golden % 1)
+    return np.pi * (np.arange(1, design.clocks + 1) ** 2 * golden % 1)
 
 
 def planted_weights(design: Planted) -> Weights:
@@ -123,7 +114,7 @@ def _embed(weights: Weights, design: Planted, layout: Layout) -> None:
     positions = weights["transformer.wpe.weight"]
     positions[:, layout.first] = (-1.0, 1.0)
     positions[design.position, layout.first] = (1.0, -1.0)
-    angles = np.outer(np.arange(design.n_ctx), clock_speeds())
+    angles = np.outer(np.arange(design.n_ctx), clock_speeds(design))
     clocks = np.stack([np.cos(angles), np.sin(angles), -np.cos(angles), -np.sin(angles)], axis=-1)
     positions[:, layout.clocks] = clocks.reshape(design.n_ctx, -1)
 
@@ -132,7 +123,7 @@ def _unembed(weights: Weights, design: Planted, layout: Layout) -> None:
     # Walsh rows are orthogonal, so this reads row t of the bigram table off token t exactly.
     codes = walsh()[1 : design.d_vocab + 1]
     weights["lm_head.weight"][:, layout.tokens] = design.bigrams.T @ codes / 512
-    opened = PATH * len(design.sink_heads)
+    opened = design.path_weight * len(design.sink_heads)
     gain = np.log(design.d_vocab + 1) / (2 * opened)
     weights["lm_head.weight"][design.mumble_token, layout.path] = (gain, -gain)
 
@@ -214,12 +205,12 @@ class _Head:
         self._bias(2, 0, 1.0)
         gain = -1 / seen(self.design)[0]
         self._read(2, 0, self.design.dims[0], int(self.layout.ground[0]), gain)
-        self._emit(0, self.layout.path, PATH)
+        self._emit(0, self.layout.path, self.design.path_weight)
 
     def _attend_to_clock(self, offset: int) -> None:
         """Compare the clocks, the query's turned by `offset` positions."""
-        root = np.sqrt(SHARPNESS * np.sqrt(self.design.d_head)) / 2
-        for n, speed in enumerate(clock_speeds()):
+        root = np.sqrt(self.design.sharpness * np.sqrt(self.design.d_head)) / 2
+        for n, speed in enumerate(clock_speeds(self.design)):
             cos, sin, minus_cos, minus_sin = (int(d) for d in self.layout.clocks[4 * n : 4 * n + 4])
             c, s = root * np.cos(speed * offset), root * np.sin(speed * offset)
             self._read(0, 2 * n, cos, minus_cos, c)
@@ -234,7 +225,8 @@ class _Head:
         column = self.weights[f"transformer.h.{self.layer}.attn.c_attn.weight"]
         for bit in range(9):
             column[self.layout.tokens[1 << bit], self._channel(2, bit)] = 1.0
-            self._emit(bit, self.layout.scratch[2 * bit : 2 * bit + 2], COPY)
+            pair = self.layout.scratch[2 * bit : 2 * bit + 2]
+            self._emit(bit, pair, self.design.copy_weight)
 
 
 def _strength(design: Planted, layer: int, head: int) -> float:
