@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import build_hooked, write_gpt2_folder, write_llama_folder
+from tiny_models import build_hooked, write_gpt2_folder, write_llama_folder, write_t5_folder
 
 import lensprobe as lp
 
@@ -67,6 +67,25 @@ def tiny_gpt2(gpt2_folder: Path) -> Any:
 def tiny_llama(llama_folder: Path) -> Any:
     """A rotary, grouped-query model of the installed line."""
     return _tiny(llama_folder, "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_bridge(llama_folder: Path) -> Any:
+    """A bridge over a folder, on both lines: what a folder or GGUF file becomes on 3.9 too."""
+    return bridge(llama_folder)
+
+
+# On 4.x `tiny_llama` is that bridge already.
+@pytest.fixture(scope="session", params=["tiny_gpt2", "tiny_llama", *["tiny_bridge"] * LEGACY])
+def decoder(request: pytest.FixtureRequest) -> Any:
+    """Each decoder-only model that an invariant must hold on: both classes, both kinds of position."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A T5-shaped encoder-decoder behind a bridge."""
+    return bridge(write_t5_folder(tmp_path_factory.mktemp("t5")))
 
 
 @pytest.fixture(scope="session")

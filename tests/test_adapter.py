@@ -8,13 +8,14 @@ import weakref
 import pytest
 import torch
 
+import lensprobe as lp
 from lensprobe.errors import ArgumentError, ModelError
 from lensprobe.models.adapter import adapter_for
 
 
-@pytest.fixture(params=["tiny_gpt2", "tiny_llama"])
-def model(request):
-    return request.getfixturevalue(request.param)
+@pytest.fixture
+def model(decoder):
+    return decoder
 
 
 @pytest.fixture
@@ -152,3 +153,19 @@ def test_a_transformers_model_is_told_to_be_wrapped():
     small = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=20, n_positions=8))
     with pytest.raises(ModelError, match="wrap it first: lp.load"):
         adapter_for(small)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: lp.forward(model, "one"),
+        lambda model: lp.score(model, "one two"),
+        lambda model: lp.generate(model, "one"),
+        lambda model: lp.massive.scan(model, "one"),
+        lambda model: lp.sinks.scan(model, "one"),
+        lambda model: lp.editing(model, []).__enter__(),
+    ],
+)
+def test_an_encoder_decoder_is_refused_where_a_decoder_is_needed(tiny_t5, call):
+    with pytest.raises(ModelError, match="needs a decoder-only model"):
+        call(tiny_t5)

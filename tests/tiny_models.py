@@ -16,9 +16,18 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
-__all__ = ["CONTEXT", "build_hooked", "write_gpt2_folder", "write_llama_folder", "write_tokenizer"]
+__all__ = [
+    "CONTEXT",
+    "build_hooked",
+    "write_gpt2_folder",
+    "write_llama_folder",
+    "write_t5_folder",
+    "write_tokenizer",
+]
 
 CONTEXT = 256
 LAYERS, WIDTH, HEADS, KV_HEADS, HIDDEN = 4, 48, 4, 2, 96
@@ -79,6 +88,22 @@ def write_llama_folder(folder: Path) -> Path:
         tie_word_embeddings=False,
     )
     return _save(LlamaForCausalLM, config, folder)
+
+
+def write_t5_folder(folder: Path) -> Path:
+    """A T5 folder: encoder and decoder, relative positions."""
+    config = T5Config(
+        vocab_size=write_tokenizer(folder),
+        d_model=WIDTH,
+        d_kv=WIDTH // HEADS,
+        d_ff=HIDDEN,
+        num_layers=2,
+        num_heads=HEADS,
+        pad_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=0,
+    )
+    return _save(T5ForConditionalGeneration, config, folder)
 
 
 def _save(kind: Any, config: Any, folder: Path) -> Path:
