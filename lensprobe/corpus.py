@@ -18,7 +18,7 @@ from .tokens import Bos, Encoded, TokenBatch, encode
 __all__ = ["Batch", "Corpus", "Tally", "Window"]
 
 LOOKAHEAD = 16
-"""How many batches' worth of tokens wait to be sorted by length; bounds memory, costs little padding."""
+"""Batches' worth of tokens that wait to be sorted by length: bounded memory, little padding."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Corpus:
         if len(ids) <= self.length:
             yield Window(document, 0, tuple(ids))
             return
-        # Token ids that the user made may come without BOS although it is on; then no window has it.
+        # Token ids are taken as they are: where they come without BOS, no window has it.
         front = ids[:1] if self.bos and ids[0] == self.adapter.tokenizer.bos_token_id else []
         step = self.length - len(front)
         for index, begin in enumerate(range(len(front), len(ids), step)):

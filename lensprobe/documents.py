@@ -67,6 +67,8 @@ def _opened(texts: Any) -> tuple[Iterator[tuple[str, Any]], int | None]:
             f"texts is a mapping with the keys {', '.join(map(str, texts))}; "
             "pass one of its parts, such as the split of a dataset."
         )
+    if isinstance(texts, np.ndarray) and texts.dtype.kind not in "iu":
+        texts = texts.tolist()
     # Only what is in memory anyway may be looked at as a whole.
     if isinstance(texts, str | Encoded | TokenBatch | Tensor | np.ndarray | list | tuple):
         found: Sequence[Any] = as_texts(texts)

@@ -26,8 +26,8 @@ class Plan(Result):
 
     Attributes:
         costs: one row: `documents`, `sequences`, `tokens`, `passes` (forward passes), `seconds`
-            (estimated for all of them) and `memory` (bytes of the process at the peak of one pass, on
-            a GPU those of the device), both measured on one batch.
+            (estimated for all of them) and `memory` (bytes of the process at the peak of one pass,
+            on a GPU those of the device), both measured on one batch.
     """
 
     kind: ClassVar[str] = "plan"
@@ -97,7 +97,7 @@ def _measured(scan: Scan, batch: Batch) -> tuple[float, int]:
 
 
 class PeakMemory:
-    """The largest size of the process inside a `with` block; on a CUDA device, of its allocations."""
+    """The largest size of the process inside a `with` block; on CUDA, of its allocations."""
 
     bytes: int = 0
 
@@ -128,7 +128,7 @@ class PeakMemory:
 
 
 def resident() -> int:
-    """Bytes of memory the process holds now; where the system does not say, the most it ever held."""
+    """Bytes the process holds now; where the system does not say, the most it ever held."""
     try:
         return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
     except (OSError, IndexError):

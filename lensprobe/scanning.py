@@ -1,7 +1,8 @@
 """The loop of every scan: batches → one forward pass each, read by hooks → merged statistics.
 
-A `Reading` says which hooks read a batch and what is left of it. The statistics of a batch are merged
-only when its pass has succeeded, so that an interrupt or a lack of memory never leaves half a batch.
+A `Reading` says which hooks read a batch and what is left of it. The statistics of a batch are
+merged only when its pass has succeeded, so that an interrupt or a lack of memory never leaves half
+a batch.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ class Scan:
 
 @torch.no_grad()
 def forward(adapter: Adapter, reading: Reading, batch: Batch) -> Bundle:
-    """One forward pass over a batch, as far as it is read; hooks are gone afterwards, come what may."""
+    """One forward pass over a batch, as far as it is read; hooks are always removed."""
     tokens = batch.tokens
     mask = tokens.mask if tokens.ragged else None
     hooks, collect = reading.open(batch)
@@ -183,4 +184,5 @@ def _uninterrupted() -> Iterator[None]:
 
 def real_rows(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Row and position of every real token of a batch, each int `[tokens]`."""
-    return np.nonzero(np.arange(batch.tokens.ids.shape[1]) < batch.lengths[:, None])
+    rows, positions = np.nonzero(np.arange(batch.tokens.ids.shape[1]) < batch.lengths[:, None])
+    return rows, positions

@@ -89,7 +89,8 @@ def test_moments_leave_out_what_is_not_finite():
     whole.update(np.array([[1.0, np.inf], [3.0, np.nan]]))
     result = whole.result()
     assert result["count"].tolist() == [2, 0]
-    assert result["mean"][0] == 2.0 and np.isnan(result["mean"][1])
+    assert result["mean"][0] == 2.0
+    assert np.isnan(result["mean"][1])
 
 
 @given(st.data())
@@ -153,7 +154,8 @@ def test_counts_and_histograms_are_exact(data):
     result = merged(data.draw, bins).result()
     inside = [((values >= a) & (values < b)).sum() for a, b in pairwise(edges)]
     assert result["counts"].tolist() == inside
-    assert result["below"] == (values < -100).sum() and result["above"] == (values >= 500).sum()
+    assert result["below"] == (values < -100).sum()
+    assert result["above"] == (values >= 500).sum()
     assert result["nan"] == np.isnan(values).sum()
     assert result["counts"].sum() + result["below"] + result["above"] + result["nan"] == size
 
@@ -161,7 +163,8 @@ def test_counts_and_histograms_are_exact(data):
 def test_counts_beyond_double_precision():
     counts = Counts()
     counts.update(np.array([[1], [1]]), np.array([2**60, 1]))
-    assert counts[(1,)] == 2**60 + 1 and counts[(2,)] == 0
+    assert counts[(1,)] == 2**60 + 1
+    assert counts[(2,)] == 0
 
 
 def test_common_breaks_ties_by_the_smallest():

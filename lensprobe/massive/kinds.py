@@ -1,4 +1,4 @@
-"""Which tokens are delimiters: the second place, after the first token, where activations are massive."""
+"""Kinds of tokens: massive activations sit on the first and, in some models, on delimiters."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FIRST, DELIMITER, OTHER = range(len(KINDS))
 def is_delimiter(token: str) -> bool:
     """Whether a token only separates: a line break, or nothing but punctuation, spaces aside.
 
-    A token of white space is a delimiter if it breaks a line. Any other token is one if, without the
-    space around it, every character is in a Unicode punctuation category (P*): `.`, ` ,`, `."`, `。`,
-    but not `$`, `=` or `'s`.
+    A token of white space is a delimiter if it breaks a line. Any other token is one if, without
+    the space around it, every character is in a Unicode punctuation category (P*): `.`, ` ,`, `."`,
+    `。`, but not `$`, `=` or `'s`.
     """
     core = token.strip()
     if not core:

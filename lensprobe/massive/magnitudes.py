@@ -86,7 +86,7 @@ def _floats(tensor: Tensor, *, copy: bool = False) -> np.ndarray:
 
 
 def _top(size: Tensor, token: np.ndarray) -> np.ndarray:
-    """The three largest magnitudes of a sequence are in the three tokens with the largest maxima."""
+    """The largest three of a sequence are in the three tokens with the largest maxima."""
     few = min(RANKS, token.shape[1])
     best = np.argpartition(-token, few - 1, axis=1)[:, :few]
     rows = np.arange(len(token))[:, None]
@@ -98,7 +98,7 @@ def _top(size: Tensor, token: np.ndarray) -> np.ndarray:
 
 
 def _medians(size: Tensor, lengths: np.ndarray, finite: dict[int, np.ndarray]) -> np.ndarray:
-    """Exact lower medians, as `torch.median` gives them. Destroys `size`, which nobody needs now."""
+    """Exact lower medians, as `torch.median` gives them. Destroys `size`."""
     width = size.shape[-1]
     if size.device.type != "cpu":
         values = [size[row, : int(n)].reshape(-1).median() for row, n in enumerate(lengths)]

@@ -47,16 +47,16 @@ class MassiveScan(Result):
     """Massive activations of a corpus, after Sun et al. (2402.17762).
 
     Attributes:
-        layers: one row a layer and rank (1 to 3): `value` the largest magnitude of that rank over all
-            sequences, `mean` its mean over sequences, `median` the mean over sequences of the median
-            magnitude of the whole hidden state, `ratio` mean / median.
-        findings: one row a massive activation, strongest first: `dim`, `position` (-1: not always the
-            same), `token` (the most common one there), `kind`, `layer` (where it is strongest), `first`
-            and `last` layer, `value` (mean signed value at `layer`) and `std`, `share` of sequences
-            that show it at any layer, `count` of tokens that show it at `layer`, `ratio` of |value|
-            to the median there.
-        kinds: one row a layer and kind of token: `value` the largest magnitude, `mean` over tokens of
-            each token's largest magnitude, `count` of tokens.
+        layers: one row a layer and rank (1 to 3): `value` the largest magnitude of that rank over
+            all sequences, `mean` its mean over sequences, `median` the mean over sequences of the
+            median magnitude of the whole hidden state, `ratio` mean / median.
+        findings: one row a massive activation, strongest first: `dim`, `position` (-1: not always
+            the same), `token` (the most common one there), `kind`, `layer` (where it is strongest),
+            `first` and `last` layer, `value` (mean signed value at `layer`) and `std`, `share` of
+            sequences that show it at any layer, `count` of tokens that show it at `layer`, `ratio`
+            of |value| to the median there.
+        kinds: one row a layer and kind of token: `value` the largest magnitude, `mean` over tokens
+            of each token's largest magnitude, `count` of tokens.
         nonfinite: one row a layer: `count` of infinite and NaN numbers, which enter nothing else.
         trajectories: for each finding at position 0 and every scanned layer: mean signed `value`,
             `std` and `count` over sequences.

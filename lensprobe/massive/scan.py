@@ -9,7 +9,8 @@ import numpy as np
 
 from ..corpus import Corpus
 from ..errors import ArgumentError
-from ..models.adapter import DEFAULT_SITE, adapter_for
+from ..models.adapter import adapter_for
+from ..models.sites import DEFAULT_SITE
 from ..planning import Plan, plan
 from ..scanning import Scan
 from ..settings import current
@@ -49,10 +50,10 @@ def scan(
     """Massive activations after Sun et al. (2402.17762, section 2.2), layer by layer.
 
     An activation is massive where its magnitude is above `threshold` and at least `ratio` times the
-    median magnitude of that layer's whole hidden state of that sequence. Medians are exact (the lower
-    one, as in `torch.median`); pads enter nothing; statistics are in float32 or wider; infinite and
-    NaN numbers are counted by layer and enter nothing else. Position 0 is the first token of a
-    window, BOS where it is on.
+    median magnitude of that layer's whole hidden state of that sequence. Medians are exact (the
+    lower one, as in `torch.median`); pads enter nothing; statistics are in float32 or wider;
+    infinite and NaN numbers are counted by layer and enter nothing else. Position 0 is the first
+    token of a window, BOS where it is on.
 
     The texts stream through in batches: memory does not depend on how many there are, only on how
     many different (dimension, token) pairs are massive, which very low thresholds make many.

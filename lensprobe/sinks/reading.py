@@ -1,4 +1,4 @@
-"""What a sink scan reads of each batch: attention patterns and value vectors, reduced in the hooks."""
+"""What a sink scan reads of each batch: attention and value vectors, reduced in the hooks."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class SinkScan(Result):
     key_tokens: list[str]
 
     def sink_rate(self, key: int = 0) -> float:
-        """Share of all scanned heads that sink on `key`, mean over sequences; NaN if none has it."""
+        """Share of scanned heads that sink on `key`, mean over sequences; NaN if none has it."""
         return float(self.layers.loc[self.layers["key"] == key, "sink_rate"].mean())
 
     def summary(self) -> dict[str, float | int | str | bool]:
@@ -65,9 +65,9 @@ class SinkScan(Result):
             "length": int(self.provenance["length"]),
             "sink_rate": self.sink_rate(),
         }
-        first = self.heads[self.heads["key"] == 0].dropna(subset="value")
+        first = self.heads.loc[(self.heads["key"] == 0) & self.heads["value"].notna()]
         if len(first):
-            best = first.loc[first["value"].idxmax()]
+            best = first.nlargest(1, "value").iloc[0]
             facts["strongest_head"] = f"L{int(best['layer'])}H{int(best['head'])}"
             facts["value"] = float(best["value"])
         if not self.provenance["complete"]:

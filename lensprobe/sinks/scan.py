@@ -42,12 +42,12 @@ def scan(
 ) -> SinkScan | Plan:
     """Attention to the first keys and the sink rate of Gu et al. (2410.10781, section 3).
 
-    The attention of a head to key k in a sequence is the mean over queries t >= k (t = k included) of
-    A[t, k]; the sink rate is the share of heads whose attention exceeds `epsilon`, averaged over
+    The attention of a head to key k in a sequence is the mean over queries t >= k (t = k included)
+    of A[t, k]; the sink rate is the share of heads whose attention exceeds `epsilon`, averaged over
     sequences. Both fall as sequences get longer, so `length` is fixed and stored: longer texts are
     split into windows of that many tokens; shorter ones are kept, counted and noted. A sequence
-    without a token k does not count for key k. Pads enter nothing. A query's entropy includes all its
-    keys; query 0 has only itself and entropy 0.
+    without a token k does not count for key k. Pads enter nothing. A query's entropy includes all
+    its keys; query 0 has only itself and entropy 0.
 
     Args:
         model: a TransformerLens model.
@@ -133,7 +133,7 @@ def _finish(run: Scan, complete: bool) -> SinkScan:
             "epsilon": reading.epsilon,
         },
         heads=heads,
-        layers=heads.groupby(["layer", "key"])[["sink_rate", "value"]].mean().reset_index(),
+        layers=pd.DataFrame(heads.groupby(["layer", "key"])[["sink_rate", "value"]].mean().reset_index()),
         profile=_profile(total, reading, run.adapter),
         key_tokens=token_strings(getattr(run.adapter.model, "tokenizer", None), ids),
     )

@@ -1,9 +1,9 @@
 """Mergeable statistics: what is left of a corpus after it has gone by.
 
 Every class has `update`, `merge`, `state`, `from_state` and `result`. However the data is cut into
-parts, and in whatever order the parts are merged, the answer is that of a single pass: bit for bit for
-counts, extremes and rankings, to rounding for means and variances. Sums are kept in float64 and a state
-holds plain numpy arrays, so that it can be written to a file and merged by another process.
+parts, and in whatever order the parts are merged, the answer is that of a single pass: bit for bit
+for counts, extremes and rankings, to rounding for means and variances. Sums are kept in float64 and
+a state holds plain numpy arrays, so that it can be written to a file and merged by another process.
 """
 
 from __future__ import annotations

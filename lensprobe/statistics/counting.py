@@ -66,7 +66,7 @@ class Counts:
         return {key: self._counts[key] for key in sorted(self._counts)}
 
     def common(self) -> dict[tuple[int, ...], int]:
-        """For each key less its last number, the last number that occurred most (ties: smallest)."""
+        """For each key less its last number, the commonest last number (ties: smallest)."""
         best: dict[tuple[int, ...], tuple[int, int]] = {}
         for key, count in self._counts.items():
             rank = (-count, key[-1])
@@ -75,7 +75,7 @@ class Counts:
 
 
 class Histogram:
-    """Counts of values between fixed edges; a value on an edge belongs to the bin that starts there.
+    """Counts of values between fixed edges; a value on an edge is in the bin that starts there.
 
     Values below, at or above the last edge, and NaN, are counted apart and never lost.
     """
@@ -120,12 +120,12 @@ class Histogram:
         return new
 
     def result(self) -> dict[str, np.ndarray]:
-        """`edges`, `counts`, and the scalars `below`, `above` and `nan`."""
+        """`edges`, `counts`, and without a shape `below`, `above` and `nan`."""
         below, above, nan = self.outside
         return {
             "edges": self.edges,
             "counts": self.counts,
-            "below": below,
-            "above": above,
-            "nan": nan,
+            "below": np.array(below),
+            "above": np.array(above),
+            "nan": np.array(nan),
         }

@@ -17,8 +17,8 @@ class Moments:
     """Moments of many observations of an array of one shape, elementwise.
 
     Observations that are not finite are left out of their element and only lower its count, so one
-    overflow never poisons a mean. Extremes are exact; means and variances agree with a single pass to
-    rounding, whatever the order of merging.
+    overflow never poisons a mean. Extremes are exact; means and variances agree with a single pass
+    to rounding, whatever the order of merging.
     """
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
@@ -156,8 +156,11 @@ class KeyedMoments:
         keys = sorted(self._rows)
         table = np.array([self._rows[key] for key in keys], np.float64).reshape(-1, len(FIELDS))
         state = {name: table[:, index] for index, name in enumerate(FIELDS)}
-        state["count"] = state["count"].astype(np.int64)
-        return {"keys": np.array(keys, np.int64).reshape(-1, self.width), **state}
+        return {
+            "keys": np.array(keys, np.int64).reshape(-1, self.width),
+            **state,
+            "count": state["count"].astype(np.int64),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:

@@ -15,9 +15,9 @@ PLACES = ("document", "position", "dim")
 class TopK:
     """The `k` largest values with their document, position and dimension.
 
-    Equal values are ranked by document, then position, then dimension, ascending. With this total order
-    the answer does not depend on the order in which the values came. NaN is not a value and is left out;
-    negative zero becomes zero.
+    Equal values are ranked by document, then position, then dimension, ascending. With this total
+    order the answer does not depend on the order in which the values came. NaN is not a value and
+    is left out; negative zero becomes zero.
     """
 
     def __init__(self, k: int) -> None:
