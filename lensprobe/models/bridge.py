@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from typing_extensions import override
 
 from ..errors import ModelError
 from .adapter import Adapter
@@ -26,6 +27,7 @@ class BridgeCache(Cache):
         # away and cannot be cropped. The masks still apply the window.
         self.inner = DynamicCache()
 
+    @override
     def drop(self, count: int) -> None:
         if count:
             self.inner.crop(-count)
@@ -52,14 +54,17 @@ class BridgeAdapter(Adapter):
                 "lensprobe reads models with one."
             )
 
+    @override
     def coordinates(self) -> str:
         if getattr(self.model, "compatibility_mode", False):
             return "compatibility mode (weights may be folded and centred)"
         return "raw"
 
+    @override
     def new_cache(self, batch: int) -> BridgeCache:
         return BridgeCache()
 
+    @override
     def _forward(
         self,
         inputs: Tensor,
@@ -139,6 +144,7 @@ class BridgeAdapter(Adapter):
             self._block_wrap = seen[0]
         return self._block_wrap
 
+    @override
     def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             ids = kwargs.get("input_ids", args[0] if args else None)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ..errors import ArgumentError
 from .adapter import Adapter
@@ -22,6 +23,7 @@ class HookedCache(Cache):
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
+    @override
     def drop(self, count: int) -> None:
         if count:
             for entry in self.inner.entries:
@@ -37,16 +39,19 @@ class HookedAdapter(Adapter):
 
     line = "hooked"
 
+    @override
     def coordinates(self) -> str:
         norm = self.model.cfg.normalization_type or ""
         return "folded norms" if norm.endswith("Pre") else "raw"
 
+    @override
     def new_cache(self, batch: int) -> HookedCache:
         # By name at run time: TransformerLens 4 has no such module.
         module = importlib.import_module("transformer_lens.cache.key_value_cache")
         kind = module.TransformerLensKeyValueCache
         return HookedCache(kind.init_cache(self.model.cfg, self.device, batch))
 
+    @override
     def _forward(
         self,
         inputs: Tensor,
@@ -100,6 +105,7 @@ class HookedAdapter(Adapter):
                 "positions: HookedTransformer counts real tokens from 0; others need a bridge."
             )
 
+    @override
     def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
         seen: list[Any] = [None]
 
