@@ -39,7 +39,7 @@ def interleaved(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[s
 def record(
     name: str, what: str, rows: list[tuple[str, float, float | None]], *, write: bool
 ) -> None:
-    """Print `(label, measured, limit)` rows as a table; with `write` replace the section in RESULTS.md."""
+    """Print `(label, measured, limit)` rows; with `write` replace the section in RESULTS.md."""
     lines = [f"## {name}", "", what + ".", "", _machine(), "", "| measured | value | wanted |"]
     lines += ["|---|---|---|"]
     for label, value, limit in rows:
@@ -56,10 +56,10 @@ def record(
 
 def _machine() -> str:
     processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else ():
-        if line.startswith("model name"):
-            processor = line.split(":", 1)[1].strip()
-            break
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*: (.*)", cpuinfo.read_text())
+        processor = found[1] if found else processor
     today = datetime.date.today().isoformat()
     return (
         f"{today}, {processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "

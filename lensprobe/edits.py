@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import override
 
 from . import positions as where
 from .errors import ArgumentError
@@ -113,6 +114,7 @@ class Add(Edit):
         if getattr(self.positions, "fits_vector", False) and self.vector.ndim > 1:
             object.__setattr__(self, "positions", where.front(self.vector.shape[-2]))
 
+    @override
     def rows(self) -> int | None:
         return _rows(self.vector if self.vector.ndim == 3 else None, self.scale)
 
@@ -139,6 +141,7 @@ class Mix(Edit):
     vector: Tensor
     weight: float | Tensor = field(kw_only=True)
 
+    @override
     def rows(self) -> int | None:
         return _rows(self.vector if self.vector.ndim == 3 else None, self.weight)
 
@@ -167,6 +170,7 @@ class Scale(Edit):
     factor: float | Tensor
     dim: int | Sequence[int] | None = None
 
+    @override
     def rows(self) -> int | None:
         return _rows(None, self.factor)
 
@@ -180,7 +184,7 @@ class Scale(Edit):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Set(Edit):
-    """Overwrite with `value`: a number, or tensors shaped as in `Add`; `dim` limits it to coordinates.
+    """Overwrite with `value`: a number, or tensors shaped as in `Add`; `dim` limits it.
 
     With `dim`, `value` has as many numbers as there are coordinates, or is one number.
     """
@@ -188,6 +192,7 @@ class Set(Edit):
     value: float | Tensor
     dim: int | Sequence[int] | None = None
 
+    @override
     def rows(self) -> int | None:
         table = self.value if isinstance(self.value, Tensor) and self.value.ndim == 3 else None
         return _rows(table, None)

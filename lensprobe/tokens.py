@@ -1,7 +1,7 @@
 """Text to token ids, and ids to one padded batch: decided once, here.
 
-A text is a string, a list of chat messages, a list (or 1-D tensor) of token ids. Absolute positions count
-real tokens from 0, so padding never moves anything.
+A text is a string, a list of chat messages, a list (or 1-D tensor) of token ids. Absolute positions
+count real tokens from 0, so padding never moves anything.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class Sample(Result):
 def sample():
     return Sample(
         provenance={"model": "m<b>", "seed": None, "complete": True},
-        values=pd.DataFrame({"layer": [0, 1], "token": ["<s>", "é\n"], "value": [1.5, float("nan")]}),
+        values=pd.DataFrame(
+            {"layer": [0, 1], "token": ["<s>", "é\n"], "value": [1.5, float("nan")]}
+        ),
         others=pd.DataFrame({"layer": pd.Series([], dtype=int)}),
         grid=np.arange(6, dtype=np.uint8).reshape(2, 3),
         names=["a", "↵"],
@@ -91,7 +93,9 @@ def test_damaged_and_foreign_files_are_told(sample, tmp_path, damage):
         path.unlink()
         with zipfile.ZipFile(path, "w") as archive:
             if damage == "pickle":
-                archive.writestr("result.json", '{"format": 1, "kind": "test.sample", "fields": {}}')
+                archive.writestr(
+                    "result.json", '{"format": 1, "kind": "test.sample", "fields": {}}'
+                )
                 archive.writestr("grid.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '|O', }\n")
             else:
                 archive.writestr("x", "y")

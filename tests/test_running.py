@@ -107,7 +107,9 @@ def test_activations_are_those_of_run_with_cache(model):
 def test_the_last_layer_is_read_and_written_before_the_final_norm(model, vector):
     plain = lp.forward(model, TEXTS[2], layers=-1).activations[0]
     edited = lp.forward(model, TEXTS[2], layers=-1, edits=lp.Add(vector, layers=-1)).activations[0]
-    np.testing.assert_allclose(edited - plain, vector.numpy()[None].repeat(len(plain), 0), atol=1e-4)
+    np.testing.assert_allclose(
+        edited - plain, vector.numpy()[None].repeat(len(plain), 0), atol=1e-4
+    )
     replaced = lp.forward(model, TEXTS[2], edits=lp.Set(value=vector, layers=-1)).logits
     with torch.no_grad():
         expected = model.unembed(model.ln_final(vector[None, None]))[0, 0].numpy()
@@ -146,7 +148,9 @@ def test_pads_are_never_edited(model, vector):
     for side in ("left", "right"):
         batch = TokenBatch.pad(adapter, TEXTS, side=side)
         name = adapter.hook_name("resid_pre", 0)
-        with Session(adapter, lp.Set(value=vector, layers=0, site="resid_pre"), {name: seen.append}) as s:
+        with Session(
+            adapter, lp.Set(value=vector, layers=0, site="resid_pre"), {name: seen.append}
+        ) as s:
             s.begin(prompt_step(batch))
             s.read(prompt_step(batch), batch.ids)
         real = batch.mask
@@ -299,7 +303,9 @@ def test_the_users_hook_stays_and_is_active(model, vector):
         with_hook = result.loss
     finally:
         model.reset_hooks()
-    assert with_hook != pytest.approx(lp.score(model, TEXTS[2], edits=lp.Add(vector, layers=1)).loss)
+    assert with_hook != pytest.approx(
+        lp.score(model, TEXTS[2], edits=lp.Add(vector, layers=1)).loss
+    )
 
 
 def test_an_interrupt_returns_what_was_finished(model):
@@ -356,7 +362,9 @@ def test_the_users_own_cached_generation_is_edited_like_ours(model, vector):
     edit = lp.Add(vector, layers=1, positions=positions.after_prompt())
     ids = model.to_tokens(TEXTS[0])
     with lp.editing(model, edit):
-        theirs = model.generate(ids, max_new_tokens=5, do_sample=False, verbose=False, stop_at_eos=False)
+        theirs = model.generate(
+            ids, max_new_tokens=5, do_sample=False, verbose=False, stop_at_eos=False
+        )
     ours = lp.generate(model, TEXTS[0], edits=edit, max_new_tokens=5, stop_at_eos=False)
     assert theirs[0, -5:].tolist() == ours.tokens["id"].tolist()
 

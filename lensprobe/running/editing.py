@@ -27,8 +27,9 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
     filled cache reads generated tokens. Gradients flow through the edits. `last()` needs
     `lp.generate`, which can read a token twice.
 
-    >>> with lp.editing(model, lp.Scale(layers=2, dim=447, factor=0.0, positions=lp.positions.front(1))):
-    ...     logits = model(tokens)                                            # doctest: +SKIP
+    >>> quiet = lp.Scale(layers=2, dim=447, factor=0.0, positions=lp.positions.front(1))
+    >>> with lp.editing(model, quiet):                                        # doctest: +SKIP
+    ...     logits = model(tokens)
 
     Raises:
         ArgumentError: an edit that does not fit the model, or moves while a cache is in use.

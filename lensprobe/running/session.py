@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-from typing_extensions import Self
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from ..edits import Edit, Selection
 from ..errors import ArgumentError
