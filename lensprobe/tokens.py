@@ -54,7 +54,8 @@ def encoded(adapter: Adapter, text: Any, bos: Bos = "auto") -> Encoded:
     if isinstance(text, str):
         if not text:
             raise ArgumentError("the text is empty; give at least one character.")
-        ids = adapter.tokenizer.encode(text, add_special_tokens=False)
+        # verbose would warn of a text longer than the context, which callers split or refuse.
+        ids = adapter.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return Encoded(_with_bos(adapter, ids, bos))
     if _is_messages(text):
         return _encode_chat(adapter, list(text), bos)
