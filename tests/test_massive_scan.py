@@ -17,6 +17,7 @@ from lensprobe.errors import ArgumentError, HookPointError, ModelError
 from lensprobe.massive.kinds import is_delimiter
 from lensprobe.massive.magnitudes import magnitudes
 from lensprobe.models.adapter import adapter_for
+from lensprobe.models.planted import PLANTED
 from lensprobe.tokens import token_strings
 
 TEXTS = [
@@ -300,13 +301,24 @@ def test_delimiters(token, answer):
 
 
 def test_what_was_planted_is_found(planted):
-    scan = massive.scan(planted, TEXTS, ratio=100.0)
-    first = scan.strongest
-    assert (first.dim, first.position) == (447, 0)
-    assert abs(first.value - 3000) < 30
-    assert scan.findings["dim"].tolist() == [447, 138]
-    assert (scan.findings["share"] == 1).all()
-    assert set(scan.findings["kind"]) == {"first"}
+    # The second value is 800 times the median: one by the letter of the rule, two at 100 times.
+    for ratio, count in ((1000.0, 1), (100.0, 2)):
+        scan = massive.scan(planted, TEXTS, ratio=ratio, batch_tokens=64)
+        assert scan.findings["dim"].tolist() == list(PLANTED.dims[:count])
+        close(scan.findings["value"], PLANTED.values[:count], "residual")
+        close(scan.findings["std"], [0.0] * count)
+        assert (scan.findings[["position", "first", "last"]] == [0, 1, 3]).all(axis=None)
+        assert (scan.findings["share"] == 1).all()
+        assert (scan.findings["count"] == len(TEXTS)).all()
+        assert set(scan.findings["kind"]) == {"first"}
+        assert scan.strongest.layers == (1, 2, 3)
+        close(scan.findings["ratio"], np.divide(PLANTED.values[:count], PLANTED.median), "residual")
+    close(scan.layers["median"], [PLANTED.median] * len(scan.layers))
+    path = scan.trajectories[scan.trajectories["dim"] == PLANTED.dims[0]]["value"]
+    close(path[1:4], [PLANTED.values[0]] * 3, "residual")
+    assert path[[0, 4, 5]].abs().max() <= 1.01
+    kinds = scan.kinds[scan.kinds["kind"] != "first"]
+    close(kinds["value"], [PLANTED.median] * len(kinds))
 
 
 # ---- the result -------------------------------------------------------------------------------
