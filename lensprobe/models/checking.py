@@ -1,0 +1,238 @@
+"""`check`: what a model is, and which analyses run on it."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LensprobeError
+from .adapter import Adapter, adapter_for
+from .adapters import packed
+from .origin import origin
+from .sites import SITES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Check", "check"]
+
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "lp.forward": ("resid_post",),
+    "lp.score": ("resid_post",),
+    "lp.generate": ("resid_post",),
+    "lp.editing": ("resid_post",),
+    "lp.chat": ("chat template",),
+    "lp.massive.scan": ("resid_post",),
+    "lp.sinks.scan": ("attn.pattern", "attn.v"),
+    "lp.report": ("resid_post", "attn.pattern", "attn.v"),
+}
+"""What each analysis needs besides a decoder-only model."""
+
+
+@dataclass(frozen=True, repr=False)
+class Check:
+    """What `check` found. Prints itself; `print(lp.check(model))` is the usual way to read it.
+
+    Attributes:
+        facts: layers, heads, context, BOS policy, dtype and the like, each in words.
+        analyses: for each analysis why it does not run on this model; an empty string when it does.
+        notes: what is worth knowing before trusting a number.
+    """
+
+    facts: dict[str, str]
+    analyses: dict[str, str]
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        wide = max(map(len, (*self.facts, *self.analyses))) + 2
+        lines = [f"{name:<{wide}}{value}" for name, value in self.facts.items()]
+        lines += ["", *(f"{name:<{wide}}{words}" for name, words in self._rows())]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        def row(name: str, value: str) -> str:
+            return f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        rows = "".join(row(*pair) for pair in (*self.facts.items(), *self._rows()))
+        return f"<table>{rows}</table>{notes}"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [
+            (name, f"does not run: {why}" if why else "runs") for name, why in self.analyses.items()
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an analysis: `analysis`, `runs`, `why`."""
+        import pandas as pd
+
+        rows = [(name, not why, why) for name, why in self.analyses.items()]
+        return pd.DataFrame(rows, columns=["analysis", "runs", "why"])
+
+
+def check(model: Any) -> Check:
+    """Say what an analysis needs to know about a model, and which analyses run on it.
+
+    Reads configuration and names only: no forward pass, and nothing is changed.
+
+    Args:
+        model: a TransformerLens model, from `lp.load` or not.
+
+    Returns:
+        A `Check`, which prints itself.
+
+    Raises:
+        ModelError: not a TransformerLens model, or one whose structure lensprobe cannot read.
+
+    >>> import lensprobe as lp
+    >>> lp.check(lp.load("planted")).facts["layers"]
+    '6'
+    """
+    adapter = adapter_for(model)
+    config = _config(model)
+    return Check(
+        facts=_facts(adapter, config),
+        analyses={name: _obstacle(adapter, config, name) for name in _NEEDS},
+        notes=tuple(_notes(adapter, config)),
+    )
+
+
+def _config(model: Any) -> Any:
+    """The configuration that says most: transformers' own on a bridge, TransformerLens's else."""
+    wrapped = getattr(model, "original_model", None)
+    if wrapped is None:
+        return model.cfg
+    return wrapped.config.get_text_config(decoder=True)
+
+
+def _facts(adapter: Adapter, config: Any) -> dict[str, str]:
+    model = adapter.model
+    known = origin(model)
+    heads = str(adapter.n_heads)
+    if adapter.n_kv_heads != adapter.n_heads:
+        heads += f" queries over {adapter.n_kv_heads} keys and values"
+    facts = {
+        "model": known.get("name") or str(getattr(model.cfg, "model_name", "unnamed")),
+        "class": type(model).__name__,
+        "from": known.get("source", "loaded outside lensprobe"),
+        "kind": "encoder-decoder" if adapter.encoder_decoder else "decoder-only",
+        "layers": str(adapter.n_layers),
+        "heads": f"{heads}, {adapter.d_head} wide",
+        "width": str(adapter.d_model),
+        "vocabulary": f"{adapter.d_vocab:,}",
+        "context": f"{adapter.context:,} tokens",
+        "positions": str(getattr(model.cfg, "positional_embedding_type", "unknown")),
+        "attention": _attention(adapter, config),
+        "BOS": _bos(adapter),
+        "dtype": _plain(adapter, "dtype"),
+        "device": _plain(adapter, "device"),
+        "weights": _weights(adapter, known),
+        "coordinates": adapter.coordinates(),
+        "sites": ", ".join(site for site in SITES if adapter.has_site(site)) or "none",
+        "your hooks": ", ".join(adapter.user_hooks()) or "none",
+    }
+    if known.get("revision"):
+        facts["from"] += f", revision {known['revision']}"
+    return facts
+
+
+def _plain(adapter: Adapter, what: str) -> str:
+    """The parameters' dtypes or devices, all of them where they differ."""
+    found = [str(getattr(p, what)) for p in adapter.model.parameters()]
+    return ", ".join(dict.fromkeys(name.removeprefix("torch.") for name in found)) or "unknown"
+
+
+def _weights(adapter: Adapter, known: dict[str, Any]) -> str:
+    if packed(adapter.model):
+        return "packed; activations can be read, weights cannot"
+    words = "plain"
+    if known.get("quantisation"):
+        words += f", unpacked from {known['quantisation']}"
+    return words + (f", adapter {known['adapter']} merged" if known.get("adapter") else "")
+
+
+def _bos(adapter: Adapter) -> str:
+    tokenizer = getattr(adapter.model, "tokenizer", None)
+    if tokenizer is None:
+        return "no tokenizer"
+    if tokenizer.bos_token_id is None:
+        return "the tokenizer has none"
+    put = "prepended" if adapter.bos("auto") else "not prepended"
+    return f"{tokenizer.bos_token!r} ({tokenizer.bos_token_id}), {put} by default"
+
+
+def _attention(adapter: Adapter, config: Any) -> str:
+    words = ["causal"]
+    layers, width = _sliding(adapter, config)
+    if width is not None:
+        where = "every layer" if layers == adapter.n_layers else f"{layers} of its layers"
+        words.append(f"sliding over {width:,} tokens in {where}")
+    if _normed(adapter):
+        words.append("queries and keys normed")
+    cap = getattr(adapter.model.cfg, "attn_scores_soft_cap", None)
+    if cap is not None and cap > 0:
+        words.append(f"scores capped at {cap:g}")
+    return ", ".join(words)
+
+
+def _sliding(adapter: Adapter, config: Any) -> tuple[int, int | None]:
+    """How many layers attend within a window, and how wide it is; None without one."""
+    if adapter.line == "hooked":
+        kinds = getattr(config, "attn_types", None) or ["local"] * adapter.n_layers
+        local = sum(kind == "local" for kind in kinds)
+        return (local, config.window_size) if config.use_local_attn and local else (0, None)
+    width = getattr(config, "sliding_window", None)
+    if not width or getattr(config, "use_sliding_window", True) is False:
+        return 0, None
+    kinds = getattr(config, "layer_types", None)
+    layers = adapter.n_layers if kinds is None else sum("sliding" in kind for kind in kinds)
+    return (layers, int(width)) if layers else (0, None)
+
+
+def _normed(adapter: Adapter) -> bool:
+    if getattr(adapter.model.cfg, "use_qk_norm", False):
+        return True
+    return any(".q_norm." in name for name in adapter.model.hook_dict)
+
+
+def _obstacle(adapter: Adapter, config: Any, analysis: str) -> str:
+    try:
+        adapter.require_decoder(analysis)
+        for need in _NEEDS[analysis]:
+            if need == "chat template":
+                if not getattr(getattr(adapter.model, "tokenizer", None), "chat_template", None):
+                    return "the tokenizer has no chat template"
+                continue
+            for layer in range(adapter.n_layers):
+                adapter.hook_name(need, layer)
+            kernel = getattr(config, "_attn_implementation", "eager")
+            if need == "attn.pattern" and adapter.line == "bridge" and kernel != "eager":
+                return f"attention is computed by {kernel}, which keeps no pattern; load it eager"
+    except LensprobeError as error:
+        return str(error)
+    return ""
+
+
+def _notes(adapter: Adapter, config: Any) -> list[str]:
+    notes = []
+    if getattr(adapter.model, "tokenizer", None) is None:
+        notes.append("no tokenizer: every analysis takes token ids only.")
+    if adapter.user_hooks():
+        notes.append("your hooks stay attached and active; every number is measured under them.")
+    _, width = _sliding(adapter, config)
+    if width is not None:
+        notes.append(
+            f"in sliding layers position 0 is out of sight after {width:,} tokens, "
+            "so sinks on it fade there in longer texts."
+        )
+    if adapter.coordinates() != "raw":
+        notes.append(
+            "the weights were processed: residual values differ from published ones "
+            f"({adapter.coordinates()})."
+        )
+    if adapter.model.training:
+        notes.append(
+            "the model is in training mode: dropout changes every pass; call model.eval()."
+        )
+    return notes
