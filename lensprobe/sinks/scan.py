@@ -133,7 +133,9 @@ def _finish(run: Scan, complete: bool) -> SinkScan:
             "epsilon": reading.epsilon,
         },
         heads=heads,
-        layers=pd.DataFrame(heads.groupby(["layer", "key"])[["sink_rate", "value"]].mean().reset_index()),
+        layers=pd.DataFrame(
+            heads.groupby(["layer", "key"], as_index=False)[["sink_rate", "value"]].mean()
+        ),
         profile=_profile(total, reading, run.adapter),
         key_tokens=token_strings(getattr(run.adapter.model, "tokenizer", None), ids),
     )
