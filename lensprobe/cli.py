@@ -161,7 +161,6 @@ def scan(
     """Print massive activations and the strongest sink heads as tables.
 
     Examples:
-
     - `lensprobe scan gpt2`
     - `lensprobe scan gpt2 --what massive --texts my.jsonl --limit 200`
     - `lensprobe scan gpt2 --what sinks -o gpt2.sinks` (read back with `lp.open("gpt2.sinks")`)

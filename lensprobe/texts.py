@@ -17,5 +17,5 @@ def default_texts() -> list[str]:
     >>> len(texts), texts[0][:31]
     (13, 'Alice was beginning to get very')
     """
-    text = resources.files(__package__).joinpath("data/alice.txt").read_text(encoding="utf-8")
+    text = (resources.files("lensprobe") / "data" / "alice.txt").read_text("utf-8")
     return [document.strip() for document in text.split("\n\n") if document.strip()]

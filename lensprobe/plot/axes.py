@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["attention_grid", "finite", "grid", "layer_axis", "log_axis", "positive"]
+__all__ = ["attention_grid", "finite", "grid", "layer_axis", "log_axis", "positive", "rows_of"]
 
 LARGE = 40_000
 """Cells from which a map of probabilities travels as bytes instead of floats."""
+
+
+def rows_of(frame: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """The rows whose columns equal the given values, by layer where there is one."""
+    for column, value in where.items():
+        frame = cast(pd.DataFrame, frame[frame[column] == value])
+    return frame.sort_values(by=["layer"]) if "layer" in frame else frame
 
 
 def finite(values: Iterable[Any]) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +56,10 @@ def landscape(
         title=f"Tokens × dimensions at layer {layer}",
         subtitle=f"{model_name(scan)}, residual stream of the first text",
         caption=(
-            f"The residual stream of one text after layer {layer}: each row is a token, each column one "
-            "of the dimensions that grow largest anywhere in the text. Colour is the magnitude on a log "
+            f"The residual stream of one text after layer {layer}: each row is a token, each "
+            "column one "
+            "of the dimensions that grow largest anywhere in the text. Colour is the magnitude "
+            "on a log "
             "scale; the signed value appears on hover."
         ),
         finding=_sentence(full, magnitude, scan),
@@ -115,7 +118,7 @@ def _gaps(rows: list[int], look: Look) -> list[dict[str, Any]]:
             "y1": i + 0.5,
             "line": line,
         }
-        for i, (above, below) in enumerate(zip(rows, rows[1:]))
+        for i, (above, below) in enumerate(pairwise(rows))
         if below != above + 1
     ]
 
@@ -171,6 +174,7 @@ def _sentence(full: np.ndarray, magnitude: np.ndarray, scan: MassiveScan) -> str
     more = f"; no other token has a value above {number(float(rest.max()))}" if rest.size else ""
     token = visible(str(scan.landscape_tokens[int(position)]))
     return (
-        f"Here the largest value is {number(float(full[position, dim]))}, in dimension {dim} of the token "
+        f"Here the largest value is {number(float(full[position, dim]))}, in dimension {dim} of "
+        "the token "
         f"{token} at position {position}{more}."
     )

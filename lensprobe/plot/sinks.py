@@ -10,9 +10,18 @@ import plotly.graph_objects as go
 
 from ..errors import ArgumentError
 from .axes import attention_grid, finite, grid, layer_axis
-from .theme import Look, Words, build, colour_bar, number, style
+from .theme import Look, Words, build, colour_bar, style
 from .tokens import escape
-from .wording import by_key, key_name, model_name, sink_sentence
+from .wording import (
+    by_key,
+    entropy_sentence,
+    key_name,
+    key_sentence,
+    model_name,
+    rate_sentence,
+    sink_sentence,
+    value_sentence,
+)
 
 if TYPE_CHECKING:
     from ..sinks import SinkScan
@@ -50,10 +59,12 @@ def heads(
         title=f"Attention to {key_name(scan, key)}, head by head",
         subtitle=f"{model_name(scan)}, mean over queries and sequences",
         caption=(
-            f"Mean attention from later queries to {key_name(scan, key)} for every head. A filled column "
-            "is a layer whose heads rest on that token; the faint cells are heads that read elsewhere."
+            f"Mean attention from later queries to {key_name(scan, key)} for every head. A "
+            "filled column "
+            "is a layer whose heads rest on that token; the faint cells are heads that read "
+            "elsewhere."
         ),
-        finding=sink_sentence(scan) if key == 0 else _key_sentence(frame, key),
+        finding=sink_sentence(scan) if key == 0 else key_sentence(frame, key),
     )
     trace = _map(frame, cells["z"], 0, cells["zmax"], look.theme.sequential)
     trace.customdata = extra
@@ -106,10 +117,12 @@ def keys(
         title="Sink rate by layer",
         subtitle=f"{model_name(scan)}, attention above ε = {epsilon:g}",
         caption=(
-            f"The sink rate of a layer: the share of its heads and sequences in which a key position gets "
-            f"more than ε = {epsilon:g} of the attention on average, for each of the first key positions."
+            "The sink rate of a layer: the share of its heads and sequences in which a key "
+            "position gets "
+            f"more than ε = {epsilon:g} of the attention on average, for each of the first key "
+            "positions."
         ),
-        finding=_rate_sentence(frame),
+        finding=rate_sentence(frame),
     )
     return build(
         traces,
@@ -145,7 +158,7 @@ def entropy(
             "How spread out each head's attention is: 0 nats means one key gets everything, "
             "larger means more keys share it. A head that rests on a sink has a low entropy too."
         ),
-        finding=_entropy_sentence(frame),
+        finding=entropy_sentence(frame),
     )
     trace = _map(frame, [finite(row) for row in cells], 0, top or 1.0, look.theme.sequential)
     trace.colorbar = colour_bar("entropy (nats)", look.theme)
@@ -174,10 +187,12 @@ def values(
         title="What a sink hands on: value norms",
         subtitle=f"{model_name(scan)}, first token against the others",
         caption=(
-            "The norm of the value vector at the first token over the mean norm elsewhere, for every head. "
-            "Below 1 the first token hands on little, so attention that rests there does almost nothing."
+            "The norm of the value vector at the first token over the mean norm elsewhere, for "
+            "every head. "
+            "Below 1 the first token hands on little, so attention that rests there does almost "
+            "nothing."
         ),
-        finding=_value_sentence(scan),
+        finding=value_sentence(scan),
     )
     trace = _map(frame, [finite(row) for row in cells], -limit, limit, look.theme.diverging)
     trace.zmid = 0
@@ -237,56 +252,6 @@ def _head_figure(traces: list[Any], frame: pd.DataFrame, look: Look, words: Word
             "dtick": 1 if count <= 20 else 4 if count <= 64 else 16,
             "showgrid": False,
         },
-    )
-
-
-def _key_sentence(frame: pd.DataFrame, key: int) -> str:
-    known = frame.dropna(subset=["value"])
-    if known.empty:
-        return f"Here no head has a finite mean attention to key {key}."
-    top = known.loc[known["value"].idxmax()]
-    return (
-        f"Here the mean over all heads is {known['value'].mean():.2f}; the strongest is layer "
-        f"{int(top['layer'])}, head {int(top['head'])}, with {top['value']:.2f}."
-    )
-
-
-def _rate_sentence(frame: pd.DataFrame) -> str:
-    rows = by_key(frame, 0).dropna(subset=["sink_rate"])
-    if rows.empty:
-        return "Here no layer has a finite sink rate."
-    top = rows.loc[rows["sink_rate"].idxmax()]
-    later = frame[frame["key"] > 0]["sink_rate"].max()
-    rest = "" if pd.isna(later) else f"; no other key position goes above {later:.0%} in any layer"
-    return (
-        f"Here the first token's sink rate is {rows['sink_rate'].mean():.0%} over all layers and highest "
-        f"at layer {int(top['layer'])} ({top['sink_rate']:.0%}){rest}."
-    )
-
-
-def _entropy_sentence(frame: pd.DataFrame) -> str:
-    known = frame.dropna(subset=["entropy"])
-    if known.empty:
-        return "Here no head has a finite entropy."
-    low, high = known.loc[known["entropy"].idxmin()], known.loc[known["entropy"].idxmax()]
-    return (
-        f"Here the median head has {known['entropy'].median():.2f} nats; the most focused is layer "
-        f"{int(low['layer'])}, head {int(low['head'])} ({low['entropy']:.2f}), the most spread layer "
-        f"{int(high['layer'])}, head {int(high['head'])} ({high['entropy']:.2f})."
-    )
-
-
-def _value_sentence(scan: SinkScan) -> str:
-    epsilon = float(scan.provenance.get("epsilon", 0.3))
-    both = by_key(scan.heads, 0).merge(scan.profile, on=["layer", "head"], suffixes=("", "_p"))
-    both = both.dropna(subset=["value", "ratio"])
-    sinks, rest = both[both["value"] > epsilon], both[both["value"] <= epsilon]
-    if sinks.empty:
-        return "Here no head is a sink, so there is nothing to compare."
-    against = f", against {number(rest['ratio'].median())} in the other heads" if len(rest) else ""
-    return (
-        f"Here the first token's value vector has {number(sinks['ratio'].median())} times the norm of the "
-        f"others in the median sink head{against}."
     )
 
 

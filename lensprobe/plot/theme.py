@@ -132,7 +132,7 @@ def build(
             "template": _template(theme),
             "title": {"text": title, "subtitle": {"text": subtitle}},
             "meta": {"caption": words.caption, "finding": words.finding, **words.extra},
-            "margin": {"t": 96 if title else 36, "l": 64, "r": 24, "b": 60},
+            "margin": {"t": 76 if title else 16, "l": 64, "r": 24, "b": 60},
             "width": look.width,
             # A narrow print keeps its proportions instead of becoming a tower.
             "height": height
@@ -184,8 +184,10 @@ def _template(theme: Theme) -> go.layout.Template:
             },
             "legend": {
                 "orientation": "h",
+                # Below the axis: on top, a legend that wraps would run into the title.
                 "x": 0.0,
-                "y": 1.0,
+                "y": 0.0,
+                "yref": "container",
                 "yanchor": "bottom",
                 "bgcolor": "rgba(0,0,0,0)",
                 "font": {"size": theme.size - 1, "color": theme.ink},

@@ -22,10 +22,10 @@ def escape(text: str) -> str:
 
 
 def visible(token: str) -> str:
-    """A token with its white space and control characters shown. Plain text, not escaped.
+    r"""A token with its white space and control characters shown. Plain text, not escaped.
 
-    >>> visible(" the"), visible("\\n"), visible("\\x00"), visible("")
-    ('·the', '↵', '\\\\x00', '∅')
+    >>> visible(" the"), visible("\n"), visible("\x00"), visible("")
+    ('·the', '↵', '\\x00', '∅')
     """
     if not token:
         return "∅"

@@ -1,4 +1,4 @@
-"""The object behind `result.plot`: callable for the default figure, one method for each further view."""
+"""The object behind `result.plot`: call it for the default figure, or one of its views."""
 
 from __future__ import annotations
 
@@ -94,5 +94,5 @@ def _bind(draw: Draw, result: Result) -> Draw:
 
     # Editors and help() show the options that are left, not the filled-in result.
     keep = [p for p in signature.parameters.values() if p.name in allowed]
-    bound.__signature__ = signature.replace(parameters=keep)  # pyright: ignore[reportAttributeAccessIssue]
+    vars(bound)["__signature__"] = signature.replace(parameters=keep)
     return bound

@@ -1,4 +1,4 @@
-"""The sentences that figures and the report share, computed from the data. All of them are plain text."""
+"""The sentences that figures and report share, computed from the data; all plain text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .axes import rows_of
 from .theme import number
 from .tokens import label, visible
 
@@ -15,12 +16,18 @@ if TYPE_CHECKING:
     from ..sinks import SinkScan
 
 __all__ = [
+    "by_key",
+    "entropy_sentence",
     "finding_name",
     "finding_sentence",
+    "key_name",
+    "key_sentence",
     "model_name",
     "plural",
+    "rate_sentence",
     "rule",
     "sink_sentence",
+    "value_sentence",
 ]
 
 
@@ -80,7 +87,8 @@ def _nothing_massive(scan: MassiveScan) -> str:
         return "Here no magnitude is finite, so nothing can be said."
     top = rows.loc[rows["value"].idxmax()]
     return (
-        f"Here no activation is massive (above {number(magnitude)} and {number(ratio)} times the median): "
+        f"Here no activation is massive (above {number(magnitude)} and {number(ratio)} times the "
+        "median): "
         f"the largest is {number(top['value'])} at layer {int(top['layer'])}, "
         f"{number(top['ratio'])} times the median."
     )
@@ -88,14 +96,15 @@ def _nothing_massive(scan: MassiveScan) -> str:
 
 def sink_sentence(scan: SinkScan) -> str:
     """How many heads sink on the first token and which does so most, in one sentence."""
-    heads = scan.heads[scan.heads["key"] == 0].dropna(subset=["value"])
+    heads = by_key(scan.heads, 0).dropna(subset=["value"])
     if heads.empty:
         return "Here no head has a finite mean attention to the first token."
     epsilon = float(scan.provenance.get("epsilon", 0.3))
     share = float((heads["value"] > epsilon).mean())
     top = heads.loc[heads["value"].idxmax()]
     return (
-        f"Here {share:.0%} of the {len(heads):,} heads give more than {epsilon:g} of their attention to "
+        f"Here {share:.0%} of the {len(heads):,} heads give more than {epsilon:g} of their "
+        "attention to "
         f"the first token on average; the strongest is layer {int(top['layer'])}, head "
         f"{int(top['head'])}, with {top['value']:.2f}."
     )
@@ -109,5 +118,63 @@ def key_name(scan: SinkScan, key: int) -> str:
 
 def by_key(frame: pd.DataFrame, key: int) -> pd.DataFrame:
     """The rows of one key position, in order."""
-    order = [column for column in ("layer", "head") if column in frame]
-    return frame[frame["key"] == key].sort_values(order)
+    rows = rows_of(frame, key=key)
+    return rows.sort_values(by=["layer", "head"]) if "head" in rows else rows
+
+
+def key_sentence(frame: pd.DataFrame, key: int) -> str:
+    """How much the heads attend to a later key."""
+    known = frame.dropna(subset=["value"])
+    if known.empty:
+        return f"Here no head has a finite mean attention to key {key}."
+    top = known.loc[known["value"].idxmax()]
+    return (
+        f"Here the mean over all heads is {known['value'].mean():.2f}; the strongest is layer "
+        f"{int(top['layer'])}, head {int(top['head'])}, with {top['value']:.2f}."
+    )
+
+
+def rate_sentence(frame: pd.DataFrame) -> str:
+    """The first token's sink rate, and whether any other key competes."""
+    rows = by_key(frame, 0).dropna(subset=["sink_rate"])
+    if rows.empty:
+        return "Here no layer has a finite sink rate."
+    top = rows.loc[rows["sink_rate"].idxmax()]
+    later = frame.loc[frame["key"] > 0, "sink_rate"].max()
+    rest = "" if pd.isna(later) else f"; no other key position goes above {later:.0%} in any layer"
+    return (
+        f"Here the first token's sink rate is {rows['sink_rate'].mean():.0%} over all layers and "
+        "highest "
+        f"at layer {int(top['layer'])} ({top['sink_rate']:.0%}){rest}."
+    )
+
+
+def entropy_sentence(frame: pd.DataFrame) -> str:
+    """The median head, the most focused one and the most spread one."""
+    known = frame.dropna(subset=["entropy"])
+    if known.empty:
+        return "Here no head has a finite entropy."
+    low, high = known.loc[known["entropy"].idxmin()], known.loc[known["entropy"].idxmax()]
+    return (
+        f"Here the median head has {known['entropy'].median():.2f} nats; the most focused is layer "
+        f"{int(low['layer'])}, head {int(low['head'])} ({low['entropy']:.2f}), the most spread "
+        "layer "
+        f"{int(high['layer'])}, head {int(high['head'])} ({high['entropy']:.2f})."
+    )
+
+
+def value_sentence(scan: SinkScan) -> str:
+    """What the first token hands on in sink heads against the others."""
+    epsilon = float(scan.provenance.get("epsilon", 0.3))
+    both = by_key(scan.heads, 0).merge(scan.profile, on=["layer", "head"], suffixes=("", "_p"))
+    both = both.dropna(subset=["value", "ratio"])
+    sinking = both["value"] > epsilon
+    sinks, rest = both.loc[sinking, "ratio"], both.loc[~sinking, "ratio"]
+    if sinks.empty:
+        return "Here no head is a sink, so there is nothing to compare."
+    against = f", against {number(rest.median())} in the other heads" if len(rest) else ""
+    return (
+        f"Here the first token's value vector has {number(sinks.median())} times the "
+        "norm of the "
+        f"others in the median sink head{against}."
+    )

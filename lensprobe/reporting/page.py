@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from ..errors import ArgumentError, OutputError, nearest
 from ..plot.theme import DARK, LIGHT
 from ..results import Result, writing
-
 from .parts import Fact, Page, flatten
 from .sections import TITLES, headlines, leads, reading, section
 
@@ -64,7 +64,9 @@ def _library(path: Path) -> None:
         with writing(path, overwrite=True) as handle:
             handle.write(source)
     except OutputError as error:
-        raise OutputError(f"The page was written, but plotly.js beside it was not: {error}") from error
+        raise OutputError(
+            f"The page was written, but plotly.js beside it was not: {error}"
+        ) from error
 
 
 def page_of(result: Result) -> Page:
@@ -80,7 +82,7 @@ def page_of(result: Result) -> Page:
         headlines=tuple(fact for part in parts for fact in headlines(part)),
         facts=_facts(parts, facts),
         provenance=tuple(flatten({k: v for k, v in facts.items() if k != "notes"})),
-        notes=tuple(dict.fromkeys(note for p in parts for note in p.provenance.get("notes", []))),
+        notes=tuple(facts.get("notes") or ()),
         sections=tuple(sections),
         citations=result.cite(),
         complete=all(part.provenance.get("complete", True) for part in parts),
@@ -91,15 +93,16 @@ def page_of(result: Result) -> Page:
 def _facts(parts: list[Result], facts: dict[str, Any]) -> tuple[Fact, ...]:
     """The lines of the model card at the head of the page, those that are known."""
     revision = facts.get("revision")
-    width = next((str(p.landscape.shape[1]) for p in parts if hasattr(p, "landscape")), "")
+    shapes = [getattr(part, "landscape", np.zeros((0, 0))).shape for part in parts]
     size = [
         (_count(parts, "layer"), "{} layers"),
         (_count(parts, "head"), "{} heads each"),
-        (width, "width {}"),
+        (max(shape[1] for shape in shapes), "width {}"),
     ]
     text = [f"{facts[key]:,} {key}" for key in ("documents", "tokens") if facts.get(key)]
     lines = [
         ("Model", f"{facts.get('model', '?')}" + (f" @ {revision}" if revision else "")),
+        ("Source", str(facts.get("source") or "")),
         ("Size", ", ".join(words.format(count) for count, words in size if count)),
         ("Numbers", ", ".join(str(facts[key]) for key in ("dtype", "device") if facts.get(key))),
         ("Text", ", ".join(text) + (f" ({facts['texts']})" if facts.get("texts") else "")),
@@ -147,7 +150,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _asset(name: str) -> str:
-    return resources.files(__package__ or "").joinpath("templates", name).read_text("utf-8")
+    return (resources.files("lensprobe.reporting") / "templates" / name).read_text("utf-8")
 
 
 def render(page: Page, *, js: str = "inline", theme: str = "auto") -> str:

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of figures and tables, as plain values the template walks through."""
+"""What a page is made of: figures and tables as plain values that the template walks through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-__all__ = ["FigurePart", "Fact", "Page", "Section", "TablePart", "as_json", "figure_part", "table_part"]
+__all__ = [
+    "Fact",
+    "FigurePart",
+    "Page",
+    "Section",
+    "TablePart",
+    "as_json",
+    "figure_part",
+    "table_part",
+]
 
 ROWS = 2000
 """Rows a table shows at most; what is left out is said below it."""
@@ -85,23 +94,27 @@ class Page:
 
 def figure_part(anchor: str, light: go.Figure, dark: go.Figure) -> FigurePart:
     """A figure for the page. The page shows its title as a heading, so it leaves the figure itself."""
-    meta = light.layout.meta
-    title = _plain(light.layout.title.text or "")
-    # Without a title only a legend needs room at the top.
-    top = 12 if all(trace.type == "heatmap" for trace in light.data) else 34
+    layout: Any = light.layout
+    meta, title, height = layout.meta, _plain(layout.title.text or ""), int(layout.height)
     for figure in (light, dark):
-        figure.update_layout(title=None, margin={"t": top}, width=None)
-    one, two = json.loads(light.to_json()), json.loads(dark.to_json())
+        # Assigned, not updated: the subtitle goes too.
+        figure.update_layout(title={"text": "", "automargin": False}, overwrite=True)
+        figure.update_layout(margin={"t": 12}, width=None)
+    one, two = _plain_json(light), _plain_json(dark)
     payload = {"figure": one, "dark": _changes(one, two)}
     return FigurePart(
         anchor=anchor,
         title=title,
         caption=meta["caption"],
         finding=meta["finding"],
-        height=int(light.layout.height),
+        height=height,
         min_width=int(meta.get("min_width", 340)),
         data=as_json(payload),
     )
+
+
+def _plain_json(figure: go.Figure) -> Any:
+    return json.loads(str(figure.to_json()))
 
 
 def as_json(value: Any) -> Markup:

@@ -60,7 +60,8 @@ class Report(Result):
         name = names[0] if table is None else table
         if name not in names:
             raise ArgumentError(
-                f"table={table!r}: this report has the tables {', '.join(names)}.{nearest(name, names)}"
+                f"table={table!r}: this report has the tables "
+                f"{', '.join(names)}.{nearest(name, names)}"
             )
         part, _, inner = name.partition(".")
         return self.parts[part].to_frame(inner)
@@ -129,14 +130,15 @@ def report(
         "progress": progress,
     }
     if current("dry_run", dry_run):
-        plans = massive.scan(model, texts, dry_run=True, **shared), sinks.scan(
-            model, texts, keys=keys, dry_run=True, **shared
+        plans = (
+            massive.scan(model, texts, dry_run=True, **shared),
+            sinks.scan(model, texts, keys=keys, dry_run=True, **shared),
         )
         return _planned(*plans)
     first: Any = None
     try:
         first = massive.scan(model, texts, dry_run=False, **shared)
-        second = sinks.scan(model, texts, keys=keys, dry_run=False, **shared)
+        second: Any = sinks.scan(model, texts, keys=keys, dry_run=False, **shared)
     except Interrupted as stop:
         parts = (stop.partial, None) if first is None else (first, stop.partial)
         raise Interrupted(str(stop), _joined(*parts, source)) from None
@@ -173,7 +175,9 @@ def _facts(massive: Any, sinks: Any, source: str) -> dict[str, Any]:
     }
     facts: dict[str, Any] = {**shared, **({"texts": source} if source else {})}
     facts["complete"] = all(given.get("complete", False) for given in parts.values())
-    facts["notes"] = [f"{name}: {n}" for name, given in parts.items() for n in given.get("notes", [])]
+    facts["notes"] = [
+        f"{name}: {n}" for name, given in parts.items() for n in given.get("notes", [])
+    ]
     for name, given in parts.items():
         facts[name] = {k: v for k, v in given.items() if k not in shared and k not in OWN}
     return facts

@@ -9,9 +9,8 @@ import pandas as pd
 from ..plot import KINDS
 from ..plot.theme import number
 from ..plot.tokens import visible
-from ..plot.wording import finding_name, finding_sentence, sink_sentence
+from ..plot.wording import by_key, finding_name, finding_sentence, sink_sentence
 from ..results import Result
-
 from .parts import Fact, FigurePart, Section, TablePart, figure_part, table_part
 
 __all__ = ["headlines", "leads", "reading", "section"]
@@ -20,27 +19,35 @@ TITLES = {"massive.scan": "Massive activations", "sinks.scan": "Attention sinks"
 
 LEADS = {
     "massive.scan": (
-        "A few numbers in the residual stream are thousands of times larger than the rest. They sit in "
+        "A few numbers in the residual stream are thousands of times larger than the rest. They "
+        "sit in "
         "fixed dimensions, at fixed positions, and hardly depend on the text."
     ),
     "sinks.scan": (
-        "Many heads rest most of their attention on the first token. Its value vector is small, so a "
-        "head that rests there adds almost nothing: it is how a head says nothing to report."
+        "Many heads rest most of their attention on the first token, whatever it is. As a rule "
+        "its value "
+        "vector is small, so attention that rests there changes little: it is a way of doing "
+        "nothing."
     ),
 }
 
 READING = {
     "massive.scan": (
         "Massive activation",
-        "A single number of a token's residual stream that is far larger than its neighbours: above 100 "
-        "in magnitude and at least 1,000 times the median of that layer, unless other thresholds are "
-        "stated below (Sun et al., 2024). It acts like a constant bias that the model builds in one "
+        "A single number of a token's residual stream that is far larger than its neighbours: "
+        "above 100 "
+        "in magnitude and at least 1,000 times the median of that layer, unless other thresholds "
+        "are "
+        "stated below (Sun et al., 2024). It acts like a constant bias that the model builds in "
+        "one "
         "early layer, keeps through the middle ones and removes near the end.",
     ),
     "sinks.scan": (
         "Attention sink",
-        "A token that gets much attention whatever it says, as a rule the first. The sink rate is the "
-        "share of heads whose mean attention to it exceeds 0.3, or the ε stated below (Gu et al., 2025). "
+        "A token that gets much attention whatever it says, as a rule the first. The sink rate "
+        "is the "
+        "share of heads whose mean attention to it exceeds 0.3, or the ε stated below (Gu et "
+        "al., 2025). "
         "It falls as texts get longer, so compare only reports of equal length.",
     ),
 }
@@ -57,16 +64,20 @@ TABLES = {
 
 NOTES = {
     ("massive.scan", "findings"): (
-        "position −1: not at one fixed position · layer: where it is strongest · first, last: the layers "
-        "between which it is massive · value: signed mean over sequences at that layer · share: of the "
+        "position −1: not at one fixed position · layer: where it is strongest · first, last: "
+        "the layers "
+        "between which it is massive · value: signed mean over sequences at that layer · share: "
+        "of the "
         "sequences that show it · ratio: magnitude over the median"
     ),
     ("massive.scan", "layers"): (
-        "value: the largest magnitude of that rank in any sequence · mean: its mean over sequences · "
+        "value: the largest magnitude of that rank in any sequence · mean: its mean over "
+        "sequences · "
         "median: mean over sequences of the median magnitude · ratio: mean over median"
     ),
     ("massive.scan", "kinds"): (
-        "value: the largest magnitude · mean: mean over tokens of each token's largest · count: tokens"
+        "value: the largest magnitude · mean: mean over tokens of each token's largest · count: "
+        "tokens"
     ),
     ("sinks.scan", "heads"): (
         "value: mean attention to that key position · sink_rate: share of sequences above ε"
@@ -122,10 +133,11 @@ def _warning(result: Result) -> str:
     frame = getattr(result, "nonfinite", None)
     if not isinstance(frame, pd.DataFrame) or not frame["count"].sum():
         return ""
-    frame = frame[frame["count"] > 0]
-    layers = ", ".join(str(int(layer)) for layer in sorted(frame["layer"].unique()))
+    hit = frame.loc[frame["count"] > 0, "layer"]
+    layers = ", ".join(str(layer) for layer in sorted({int(layer) for layer in hit}))
     return (
-        f"{int(frame['count'].sum()):,} activations are not finite (layers {layers}). They are counted "
+        f"{int(frame['count'].sum()):,} activations are not finite (layers {layers}). They are "
+        "counted "
         "here and left out of every mean."
     )
 
@@ -147,7 +159,7 @@ def _massive_headlines(scan: Any) -> list[Fact]:
 
 
 def _sink_headlines(scan: Any) -> list[Fact]:
-    first = scan.heads[scan.heads["key"] == 0].dropna(subset=["value"])
+    first = by_key(scan.heads, 0).dropna(subset=["value"])
     if first.empty:
         return []
     top, rate = first.loc[first["value"].idxmax()], scan.summary().get("sink_rate")
@@ -160,7 +172,12 @@ def _sink_headlines(scan: Any) -> list[Fact]:
     ]
     if isinstance(rate, float):
         epsilon = scan.provenance.get("epsilon", 0.3)
-        facts.insert(0, Fact("Sink rate", f"{rate:.0%}", f"of heads above ε = {epsilon:g}"))
+        facts.insert(
+            0,
+            Fact(
+                "Sink rate", f"{rate:.0%}", f"of heads above ε = {epsilon:g}, mean over sequences"
+            ),
+        )
     return facts
 
 
