@@ -18,7 +18,7 @@ from ..errors import ModelError
 
 __all__ = ["ask", "cached", "fetch", "has_weights", "offline"]
 
-PATIENCE = 1.5
+PATIENCE = 1.3
 """Seconds the hub is given to answer at all."""
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -47,13 +47,15 @@ def has_weights(folder: Path) -> bool:
 
 def ask(repo: str) -> int | None:
     """The HTTP status of the hub's page on a repository; None when there is no answer in time."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         return None
     url = f"{constants.ENDPOINT}/api/models/{repo}"
-    request = urllib.request.Request(url, method="HEAD", headers=build_hf_headers())
+    # Not the client's own headers: making those asks the network too, with a patience of its own.
+    token = get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, method="HEAD", headers=headers)
     answer: list[int] = []
 
     def question() -> None:
