@@ -72,11 +72,11 @@ def massive_scan(
     return MassiveScan(
         provenance=provenance(**{"threshold": 100.0, "ratio": 1000.0, **changes}),
         layers=table,
-        findings=_findings(layers, names).iloc[: 0 if empty else None],
+        findings=_findings(layers, [*names, *HOSTILE]).iloc[: 0 if empty else None],
         kinds=_kinds(layers),
         nonfinite=pd.DataFrame({"layer": [0], "site": ["resid_post"], "count": [nonfinite]}),
         trajectories=_trajectories(layers).iloc[: 0 if empty else None],
-        landscape=_landscape(len(names)),
+        landscape=_landscape(len(names)) if names else np.zeros((0, 768), np.float32),
         landscape_tokens=list(names),
         landscape_layer=min(8, layers - 1),
     )

@@ -85,7 +85,7 @@ def page_of(result: Result) -> Page:
         notes=tuple(facts.get("notes") or ()),
         sections=tuple(sections),
         citations=result.cite(),
-        complete=all(part.provenance.get("complete", True) for part in parts),
+        complete=all(part.provenance.get("complete", True) for part in (result, *parts)),
         reading=reading(parts),
     )
 

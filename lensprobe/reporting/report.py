@@ -141,7 +141,7 @@ def report(
         second: Any = sinks.scan(model, texts, keys=keys, dry_run=False, **shared)
     except Interrupted as stop:
         parts = (stop.partial, None) if first is None else (first, stop.partial)
-        raise Interrupted(str(stop), _joined(*parts, source)) from None
+        raise Interrupted(str(stop), joined(*parts, source)) from None
     return Report(_facts(first, second, source), first, second)
 
 
@@ -161,7 +161,8 @@ def _again(texts: Any, limit: int | None) -> Any:
     return list(islice(texts, limit)) if isinstance(texts, Iterator) else texts
 
 
-def _joined(massive: Any, sinks: Any, source: str) -> Report | None:
+def joined(massive: Any, sinks: Any, source: str) -> Report | None:
+    """A report of finished scans; None where not even the first of them has anything."""
     return None if massive is None else Report(_facts(massive, sinks, source), massive, sinks)
 
 
