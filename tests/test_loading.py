@@ -63,6 +63,7 @@ def test_a_folder_is_a_transformer_lens_model_with_raw_weights(llama_folder):
     assert isinstance(model.generate("Hello", max_new_tokens=2, verbose=False), str)
     assert origin(model)["name"] == str(llama_folder)
     assert origin(model)["source"] == "local folder"
+    assert model.tokenizer.name_or_path == str(llama_folder)
 
 
 def test_planted_is_of_the_class_of_the_installed_line(planted, legacy):
@@ -433,7 +434,9 @@ def test_a_download_that_breaks_off_is_one_clear_error(online, monkeypatch):
         ("models/a/b", "there is no such file or folder"),
         ("missing.gguf", "there is no such file or folder"),
         ("not a name", "neither a file, a folder nor a hub id"),
-        ("", "neither a file, a folder nor a hub id|config.json"),
+        ("a text, not a name. " * 40, "neither a file, a folder nor a hub id"),
+        ("~nobody-of-that-name/model", "there is no such file or folder"),
+        ("", "neither a file, a folder nor a hub id"),
     ],
 )
 def test_names_that_lead_nowhere(name, message):
@@ -483,6 +486,9 @@ def test_a_folder_without_weights(broken):
     (broken / "model-1.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="not every shard"):
         lp.load(broken)
+    (broken / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(ModelError, match="holds no weights"):
+        lp.load(broken)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b[:5], lambda b: b"x" * len(b)])
@@ -509,6 +515,15 @@ def test_an_unknown_architecture(broken):
     config |= {"model_type": "abacus", "architectures": ["AbacusForCausalLM"]}
     (broken / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"could not be loaded: .*abacus"):
+        lp.load(broken)
+
+
+def test_a_models_own_code_is_not_run_and_nobody_is_asked(broken):
+    config = json.loads((broken / "config.json").read_text())
+    config |= {"model_type": "abacus", "auto_map": {"AutoConfig": "code.AbacusConfig"}}
+    (broken / "config.json").write_text(json.dumps(config))
+    (broken / "code.py").write_text("raise SystemExit('this code was run')")
+    with pytest.raises(ModelError, match="could not be loaded"):
         lp.load(broken)
 
 

@@ -16,10 +16,10 @@ import transformers
 
 from ..errors import LensprobeError, ModelError
 from . import hub
-from .adapters import merged
+from .lora import merged
 from .origin import remember
 from .sources import Source
-from .tokenizers import own_tokenizer
+from .tokenizers import tokenizer_of, with_tokenizer
 
 __all__ = ["as_model_error", "boot", "build", "legacy", "quiet"]
 
@@ -44,7 +44,8 @@ def build(
         ModelError: it cannot be read, lacks weights, or its architecture is not supported.
     """
     with as_model_error(source.name), hub.offline(), quiet():
-        if source.kind == "planted" and legacy() and adapter is None and device_map is None:
+        plain = tokenizer is None and adapter is None and device_map is None
+        if source.kind == "planted" and legacy() and plain:
             from ._legacy import gpt2_folder_to_hooked
 
             model = gpt2_folder_to_hooked(source.folder, dtype or torch.float32, device or "cpu")
@@ -52,8 +53,10 @@ def build(
             raw = _read(source, device, dtype, device_map)
             if adapter is not None:
                 raw = merged(raw, adapter)
-            with own_tokenizer(tokenizer, source) as own:
-                model = _hooked(source, raw, own, device_map) or boot(source.name, raw, own)
+            model = with_tokenizer(
+                lambda own: _hooked(source, raw, own, device_map) or boot(source.name, raw, own),
+                tokenizer_of(source) if tokenizer is None else tokenizer,
+            )
     model.eval()
     remember(
         model,
@@ -71,7 +74,8 @@ def _read(
     source: Source, device: torch.device | None, dtype: torch.dtype | None, device_map: Any
 ) -> Any:
     """The transformers model, every weight of it accounted for."""
-    where: dict[str, Any] = {}
+    # Said outright: left open, transformers asks on the terminal whether to run a model's own code.
+    where: dict[str, Any] = {"trust_remote_code": False}
     if source.file is not None:
         where["gguf_file"] = source.file
     config = transformers.AutoConfig.from_pretrained(source.folder, **where)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LensprobeError
 from .adapter import Adapter, adapter_for
-from .adapters import packed
+from .lora import packed
 from .origin import origin
 from .sites import SITES
 

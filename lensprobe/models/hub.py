@@ -40,7 +40,10 @@ def has_weights(folder: Path) -> bool:
             return True
         index = folder / f"{name}.index.json"
         if index.exists():
-            shards = set(json.loads(index.read_text())["weight_map"].values())
+            try:
+                shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError):
+                return False
             return all((folder / shard).exists() for shard in shards)
     return False
 

@@ -74,17 +74,17 @@ def find(name: str, revision: str | None = None, *, tokenizer: bool = True) -> S
     Raises:
         ModelError: it is nowhere to be found, or what was found is incomplete or damaged.
     """
-    path = Path(name).expanduser()
-    if name in ("planted", "smollm2-135m") and not path.exists():
+    path = _local(name)
+    if name in ("planted", "smollm2-135m"):
         source = _planted(name) if name == "planted" else _smollm2(name, revision)
-    elif path.is_file():
-        source = _file(name, path)
-    elif path.is_dir():
+    elif path is not None and path.is_dir():
         source = Source("folder", name, path, "local folder")
+    elif path is not None:
+        source = _file(name, path)
     elif _is_path_like(name):
         raise ModelError(f"{name!r}: there is no such file or folder.")
     elif not _REPO.fullmatch(name):
-        raise ModelError(f"{name!r} is neither a file, a folder nor a hub id (owner/model).")
+        raise ModelError(f"{name[:80]!r} is neither a file, a folder nor a hub id (owner/model).")
     else:
         source = _hub(name, name, revision)
     if revision is not None and source.kind != "hub":
@@ -100,8 +100,8 @@ def find_adapter(name: str) -> Path:
     Raises:
         ModelError: not found, or not an adapter.
     """
-    path = Path(name).expanduser()
-    if not path.is_dir():
+    path = _local(name)
+    if path is None:
         found = hub.cached(name, None, "adapter_config.json") if _REPO.fullmatch(name) else None
         if found is None and not _is_path_like(name) and hub.ask(name) == 200:
             found = hub.fetch(name, None)
@@ -115,6 +115,15 @@ def find_adapter(name: str) -> Path:
     for file in path.glob("*.safetensors"):
         _check_safetensors(file, f"adapter={name!r}")
     return path
+
+
+def _local(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        # A text far too long for a file name, or a home that does not exist.
+        return None
 
 
 def _is_path_like(name: str) -> bool:
@@ -208,7 +217,7 @@ def _check_folder(source: Source, tokenizer: bool) -> None:
         raise ModelError(f"{name!r} holds no config.json{_what_it_holds(folder)}")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{name!r}: its config.json is damaged ({error}).") from error
     if tokenizer and not any((folder / file).exists() for file in _TOKENIZERS):
         raise ModelError(

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..errors import ModelError
 from . import hub
-from .adapters import has_adapter_layers, merge, merged
 from .building import as_model_error, boot, quiet
+from .lora import has_adapter_layers, merge, merged
 from .origin import remember
-from .tokenizers import own_tokenizer
+from .tokenizers import with_tokenizer
 
 __all__ = ["wrap"]
 
@@ -37,8 +37,7 @@ def wrap(model: Any, tokenizer: Any, *, adapter: Path | None, copy: bool) -> Any
         if adapter is not None:
             raw = merged(raw, adapter)
         raw.set_attn_implementation("eager")
-        with own_tokenizer(tokenizer) as own:
-            bridge = boot(name, raw, own)
+        bridge = with_tokenizer(lambda own: boot(name, raw, own), tokenizer)
     bridge.eval()
     remember(
         bridge,
