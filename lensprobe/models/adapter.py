@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -143,10 +143,20 @@ class Adapter(ABC):
         Raises:
             HookPointError: no such point, or it is off and would never fire.
         """
-        if name not in self.model.hook_dict:
+        return self.points([name])[0]
+
+    def points(self, names: Collection[str]) -> list[Any]:
+        """The `HookPoint` of each name; see `point`."""
+        # The bridge builds this table anew, a millisecond of it, each time it is asked.
+        table = self.model.hook_dict
+        for name in names:
+            self._check_point(name, table)
+        return [table[name] for name in names]
+
+    def _check_point(self, name: str, table: Mapping[str, Any]) -> None:
+        if name not in table:
             raise HookPointError(
-                f"hook point {name!r} does not exist on this model."
-                + nearest(name, self.model.hook_dict)
+                f"hook point {name!r} does not exist on this model.{nearest(name, table)}"
             )
         for suffix, flag in GATED.items():
             if name.endswith(f".{suffix}") and not getattr(self.model.cfg, flag, False):
@@ -154,7 +164,6 @@ class Adapter(ABC):
                     f"hook point {name!r} is switched off and would never fire; "
                     f"call model.set_{flag}(True) first."
                 )
-        return self.model.hook_dict[name]
 
     def has_site(self, site: str, layer: int = 0) -> bool:
         """Whether a site exists (a parallel block has no `resid_mid`)."""

@@ -34,7 +34,7 @@ def hooked(adapter: Adapter, hooks: Mapping[str, Hook]) -> Iterator[None]:
     Raises:
         HookPointError: a name that does not exist or never fires.
     """
-    points = [(adapter.point(name), function) for name, function in hooks.items()]
+    points = list(zip(adapter.points(hooks), hooks.values(), strict=True))
     removers: list[Callable[[], None]] = []
     try:
         for point, function in points:
