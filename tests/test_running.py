@@ -308,7 +308,9 @@ def test_the_users_hook_stays_and_is_active(model, vector):
     )
 
 
-def test_an_interrupt_returns_what_was_finished(model):
+@pytest.fixture
+def interrupted_after_one(model):
+    """The user presses Ctrl-C during the second forward pass."""
     point = model.hook_dict["blocks.0.hook_resid_post"]
     seen = []
 
@@ -318,15 +320,35 @@ def test_an_interrupt_returns_what_was_finished(model):
             raise KeyboardInterrupt
 
     point.add_hook(later)
-    try:
-        with pytest.raises(lp.Interrupted) as caught:
-            lp.score(model, TEXTS, batch_tokens=1)
-    finally:
-        point.remove_hooks()
+    yield
+    point.remove_hooks()
+
+
+@pytest.mark.parametrize("call", [lp.score, lp.forward])
+def test_an_interrupt_returns_what_was_finished(model, interrupted_after_one, call):
+    with pytest.raises(lp.Interrupted, match="1 of 3 texts") as caught:
+        call(model, TEXTS, batch_tokens=1)
+    model.hook_dict["blocks.0.hook_resid_post"].remove_hooks()
     partial = caught.value.partial
-    assert len(partial.texts) == 1 and not partial.provenance["complete"]
-    assert partial.provenance["finished"] == 1 and partial.provenance["texts"] == 3
-    np.testing.assert_allclose(partial.loss, lp.score(model, TEXTS[1]).loss, atol=1e-4)
+    # Texts are read from the shortest on.
+    assert partial.tokens["text"].unique().tolist() == [1]
+    facts = partial.provenance
+    assert (facts["complete"], facts["finished"], facts["texts"]) == (False, 1, 3)
+    whole = call(model, TEXTS[1])
+    if call is lp.score:
+        np.testing.assert_allclose(partial.loss, whole.loss, atol=1e-4)
+    else:
+        np.testing.assert_allclose(partial.logits, whole.logits, atol=1e-4)
+
+
+def test_an_interrupted_generation_keeps_its_tokens(model, interrupted_after_one):
+    with pytest.raises(lp.Interrupted) as caught:
+        lp.generate(model, TEXTS[0], max_new_tokens=5)
+    model.hook_dict["blocks.0.hook_resid_post"].remove_hooks()
+    whole = lp.generate(model, TEXTS[0], max_new_tokens=5)
+    partial = caught.value.partial
+    assert partial.tokens["id"].tolist() == whole.tokens["id"].tolist()[:1]
+    assert not partial.provenance["complete"]
 
 
 def test_running_out_of_memory_halves_the_batch_and_says_so(model):

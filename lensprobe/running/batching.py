@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
+from tqdm.auto import tqdm
 
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..settings import current
 from ..tokens import Encoded
 
-__all__ = ["buckets", "chunks", "halving", "out_of_memory"]
+__all__ = ["Outcome", "buckets", "chunks", "each_group", "out_of_memory"]
 
 PASS_BYTES = 64 * 2**20
 """What one chunk may take for attention scores and logits; weights and cache are not counted."""
+
+PATIENCE = 5.0
+"""Seconds before a progress bar shows itself."""
 
 T = TypeVar("T")
 
@@ -74,23 +79,48 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def halving(
-    groups: Sequence[list[int]], work: Callable[[list[int]], T], notes: list[Any]
-) -> Iterator[tuple[list[int], T]]:
-    """Run `work` on each group; a group that runs out of memory is split in two and said so.
+@dataclass
+class Outcome(Generic[T]):
+    """What a run over many texts left: an answer for each finished text, by its index."""
 
-    Yields `(group, answer)`. A single text that does not fit raises as it is.
+    answers: dict[int, T] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    complete: bool = True
+
+
+def each_group(
+    texts: Sequence[Encoded],
+    work: Callable[[list[int]], Sequence[T]],
+    *,
+    batch_tokens: int | None,
+    progress: bool | None,
+) -> Outcome[T]:
+    """Run `work` on groups of text indices; it returns an answer for each.
+
+    A group that runs out of memory is split in two, which is noted; a single text that does not fit
+    raises as it is. Ctrl-C ends the run with what is finished, `complete=False`.
     """
-    waiting = [list(group) for group in reversed(groups)]
-    while waiting:
-        group = waiting.pop()
+    outcome: Outcome[T] = Outcome()
+    waiting = list(reversed(buckets(texts, batch_tokens)))
+    shown = current("progress", progress)
+    # tqdm's own rule for None: silent where the output is not a terminal.
+    disable = None if shown is None else not shown
+    delay = PATIENCE if shown is None else 0.0
+    with tqdm(total=len(texts), unit="text", disable=disable, delay=delay, leave=False) as bar:
         try:
-            answer = work(group)
-        except Exception as error:
-            if not out_of_memory(error) or len(group) == 1:
-                raise
-            half = len(group) // 2
-            waiting += [group[half:], group[:half]]
-            notes.append(f"memory ran out at {len(group)} texts in a batch; halved")
-            continue
-        yield group, answer
+            while waiting:
+                group = waiting.pop()
+                try:
+                    answers = work(group)
+                except Exception as error:
+                    if not out_of_memory(error) or len(group) == 1:
+                        raise
+                    outcome.notes.append(f"memory ran out at {len(group)} texts in a batch; halved")
+                    half = len(group) // 2
+                    waiting += [group[half:], group[:half]]
+                    continue
+                outcome.answers.update(zip(group, answers, strict=True))
+                bar.update(len(group))
+        except KeyboardInterrupt:
+            outcome.complete = False
+    return outcome

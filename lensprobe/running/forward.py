@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..edits import Edit
-from ..errors import ArgumentError
+from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..models.sites import DEFAULT_SITE
 from ..results import Result
 from ..tokens import Bos, Side, TokenBatch, as_texts, encoded
-from .batching import buckets, halving
+from .batching import each_group
 from .session import Session, prompt_step
 
 __all__ = ["Forward", "forward"]
@@ -81,6 +81,7 @@ def forward(
     bos: Bos = "auto",
     side: Side = "right",
     batch_tokens: int | None = None,
+    progress: bool | None = None,
 ) -> Forward:
     """Read texts once under edits.
 
@@ -97,6 +98,7 @@ def forward(
     Raises:
         ArgumentError: an empty text, one longer than the context, a layer out of range.
         ModelError: an encoder-decoder model.
+        Interrupted: Ctrl-C; `.partial` holds the texts that were finished.
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.forward")
@@ -112,56 +114,84 @@ def forward(
         {name: (lambda x, n=name: found.__setitem__(n, x)) for name in names},
         texts=len(rows),
     )
-    notes: list[str] = []
-    kept: dict[int, tuple[Any, ...]] = {}
 
-    def work(group: list[int]) -> None:
+    def work(group: list[int]) -> list[_Kept]:
         batch = TokenBatch.pad(adapter, [rows[i] for i in group], side=side, bos=bos)
         step = prompt_step(batch, rows=np.asarray(group))
         session.begin(step)
         out = session.read(step, batch.ids, logits=None if logits is None else "all")
-        for row, index in enumerate(group):
-            real = batch.mask[row]
-            acts = [found[name][row][real].flatten(1).float().cpu().numpy() for name in names]
-            scores = None if out is None else out[row][real].float()
-            if scores is not None and logits == "last":
-                scores = scores[-1:]
-            kept[index] = (
+        kept = [
+            _Kept(
                 batch.strings(row),
-                None if scores is None else scores.cpu().numpy(),
-                np.stack(acts) if acts else None,
+                None if out is None else _scores(out[row][real], logits),
+                [found[name][row][real].flatten(1).float().cpu().numpy() for name in names],
             )
+            for row, real in enumerate(batch.mask)
+        ]
         found.clear()
+        return kept
 
     with session:
-        for _ in halving(buckets(rows, batch_tokens), work, notes):
-            pass
-    ordered = [kept[index] for index in range(len(rows))]
-    width = adapter.width(site)
+        outcome = each_group(rows, work, batch_tokens=batch_tokens, progress=progress)
+    provenance = {
+        **adapter.provenance(),
+        "bos": adapter.bos(bos),
+        "site": site,
+        "edits": [describe(edit) for edit in session.edits],
+        "texts": len(rows),
+        "finished": len(outcome.answers),
+        "complete": outcome.complete,
+        "notes": outcome.notes,
+    }
+    shapes = (0, adapter.d_vocab), (len(wanted), 0, adapter.width(site))
+    result = _collect(outcome.answers, shapes, site, list(wanted), provenance)
+    if not outcome.complete:
+        raise Interrupted(
+            f"interrupted after {len(outcome.answers)} of {len(rows)} texts.", partial=result
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What one text leaves: its tokens, its logits, its activations at each layer read."""
+
+    tokens: list[str]
+    logits: np.ndarray | None
+    activations: list[np.ndarray]
+
+
+def _scores(logits: Tensor, which: str | None) -> np.ndarray:
+    return (logits[-1:] if which == "last" else logits).float().cpu().numpy()
+
+
+def _collect(
+    kept: dict[int, _Kept],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    site: str,
+    layers: list[int],
+    provenance: dict[str, Any],
+) -> Forward:
+    texts = sorted(kept)
+    tokens = [
+        {"text": text, "position": position, "token": token}
+        for text in texts
+        for position, token in enumerate(kept[text].tokens)
+    ]
+    # The empty arrays give shape and dtype where nothing was asked for or finished.
+    logits = [np.empty(shapes[0], np.float32)]
+    activations = [np.empty(shapes[1], np.float32)]
+    for text in texts:
+        scores = kept[text].logits
+        logits += [] if scores is None else [scores]
+        activations += [np.stack(kept[text].activations)] if layers else []
     return Forward(
-        provenance={
-            **adapter.provenance(),
-            "bos": adapter.bos(bos),
-            "site": site,
-            "edits": [describe(edit) for edit in session.edits],
-            "notes": notes,
-            "complete": True,
-        },
-        tokens=pd.DataFrame(
-            [
-                {"text": text, "position": position, "token": token}
-                for text, (tokens, _, _) in enumerate(ordered)
-                for position, token in enumerate(tokens)
-            ]
-        ),
-        logits=np.concatenate([out for _, out, _ in ordered])
-        if logits
-        else np.empty((0, adapter.d_vocab), np.float32),
-        activations=np.concatenate([acts for _, _, acts in ordered], axis=1)
-        if names
-        else np.empty((0, 0, width), np.float32),
+        provenance=provenance,
+        tokens=pd.DataFrame(tokens, columns=["text", "position", "token"]),
+        logits=np.concatenate(logits),
+        activations=np.concatenate(activations, axis=1),
         site=site,
-        layers=list(wanted),
+        layers=layers,
     )
 
 

@@ -10,15 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..edits import Edit
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..results import Result
-from ..settings import current
 from ..tokens import Bos, Encoded, Side, TokenBatch, as_texts, encoded, token_strings
-from .batching import buckets, chunks, halving
+from .batching import chunks, each_group
 from .decoding import Decoder
 from .forward import describe
 from .session import Session, part, prompt_step
@@ -95,8 +93,6 @@ def score(
     adapter.require_decoder("lp.score")
     rows, prompts = _joined(adapter, as_texts(texts), prompt, bos)
     session = Session(adapter, edits, texts=len(rows))
-    losses: dict[int, np.ndarray] = {}
-    notes: list[str] = []
 
     def work(group: list[int]) -> list[np.ndarray]:
         chosen = [rows[index] for index in group]
@@ -105,30 +101,20 @@ def score(
             return _walk(session, chosen, lengths, np.asarray(group), chunk)
         return _read(session, chosen, lengths, np.asarray(group), side, chunk)
 
-    groups = buckets(rows, batch_tokens)
-    shown = current("progress", progress)
-    bar = tqdm(
-        total=len(rows), unit="text", disable=not shown if shown is not None else None, delay=5
-    )
-    complete = True
-    with session, bar:
-        try:
-            for group, found in halving(groups, work, notes):
-                losses.update(zip(group, found, strict=True))
-                bar.update(len(group))
-        except KeyboardInterrupt:
-            complete = False
+    with session:
+        outcome = each_group(rows, work, batch_tokens=batch_tokens, progress=progress)
+    losses = outcome.answers
     provenance = {
         **adapter.provenance(),
         "bos": adapter.bos(bos),
         "edits": [describe(edit) for edit in session.edits],
         "texts": len(rows),
         "finished": len(losses),
-        "complete": complete,
-        "notes": notes,
+        "complete": outcome.complete,
+        "notes": outcome.notes,
     }
     result = _result(adapter, rows, prompts if prompt is not None else None, losses, provenance)
-    if not complete:
+    if not outcome.complete:
         raise Interrupted(f"interrupted after {len(losses)} of {len(rows)} texts.", partial=result)
     return result
 
