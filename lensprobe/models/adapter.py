@@ -219,6 +219,7 @@ class Adapter(ABC):
             "model": known.get("name") or str(getattr(self.model.cfg, "model_name", "unnamed")),
             "revision": known.get("revision"),
             "source": known.get("source", "a model already loaded"),
+            **{key: known[key] for key in ("adapter", "quantisation", "package") if key in known},
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
             "line": type(self.model).__name__,
