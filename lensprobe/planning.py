@@ -1,59 +1,14 @@
-"""What a call would cost, from counting its texts and timing one batch."""
+"""The plan of a scan, from counting its texts and timing one batch."""
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
-
 import pandas as pd
-import torch
-from typing_extensions import Self
 
 from .corpus import Batch
-from .results import Result
+from .costs import Plan, measured
 from .scanning import Scan, forward
 
-__all__ = ["PeakMemory", "Plan", "plan"]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Plan(Result):
-    """The cost of a call that was not run.
-
-    Attributes:
-        costs: one row: `documents`, `sequences`, `tokens`, `passes` (forward passes), `seconds`
-            (estimated for all of them) and `memory` (bytes of the process at the peak of one pass,
-            on a GPU those of the device), both measured on one batch.
-    """
-
-    kind: ClassVar[str] = "plan"
-
-    costs: pd.DataFrame
-
-    def summary(self) -> dict[str, float | int | str | bool]:
-        """The costs as flat scalars."""
-        row = self.costs.iloc[0]
-        counts = {name: int(row[name]) for name in ("documents", "sequences", "tokens", "passes")}
-        return {
-            **super().summary(),
-            **counts,
-            "seconds": float(row["seconds"]),
-            "memory": int(row["memory"]),
-        }
-
-    @property
-    def seconds(self) -> float:
-        """Estimated time of the call."""
-        return float(self.costs["seconds"].iloc[0])
-
-    @property
-    def memory(self) -> int:
-        """Bytes at the peak of one pass."""
-        return int(self.costs["memory"].iloc[0])
+__all__ = ["plan"]
 
 
 def plan(scan: Scan) -> Plan:
@@ -73,7 +28,12 @@ def plan(scan: Scan) -> Plan:
             largest = batch
         scan.done.add(batch.windows, scan.corpus.length)
     assert largest is not None  # an empty corpus has raised
-    seconds, memory = _measured(scan, largest)
+    smallest = Batch.of(scan.adapter, largest.windows[:1])
+    seconds, memory = measured(
+        lambda: forward(scan.adapter, scan.reading, smallest),
+        lambda: forward(scan.adapter, scan.reading, largest),
+        scan.adapter.device,
+    )
     read = scan.done
     costs = {
         "documents": read.documents,
@@ -84,57 +44,3 @@ def plan(scan: Scan) -> Plan:
         "memory": memory,
     }
     return Plan(provenance=scan.provenance(False), costs=pd.DataFrame([costs]))
-
-
-def _measured(scan: Scan, batch: Batch) -> tuple[float, int]:
-    # The first pass of a process also pays for loading kernels and filling pools.
-    forward(scan.adapter, scan.reading, Batch.of(scan.adapter, batch.windows[:1]))
-    with PeakMemory(scan.adapter.device) as peak:
-        begin = time.perf_counter()
-        forward(scan.adapter, scan.reading, batch)
-        seconds = time.perf_counter() - begin
-    return seconds, peak.bytes
-
-
-class PeakMemory:
-    """The largest size of the process inside a `with` block; on CUDA, of its allocations."""
-
-    bytes: int = 0
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.002):
-            self.bytes = max(self.bytes, resident())
-
-    def __exit__(self, *details: Any) -> None:
-        if self._thread is None:
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
-            return
-        self._over.set()
-        self._thread.join()
-        self.bytes = max(self.bytes, resident())
-
-
-def resident() -> int:
-    """Bytes the process holds now; where the system does not say, the most it ever held."""
-    try:
-        return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        if sys.platform == "win32":
-            return 0
-        import resource
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024

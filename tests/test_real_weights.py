@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import threading
-import time
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
 import lensprobe as lp
 from lensprobe import positions
+from lensprobe.costs import PeakMemory, resident
 
 pytestmark = pytest.mark.weights
 
@@ -23,36 +21,15 @@ PROSE = (
 )
 
 
-class PeakMemory:
-    """The process's largest resident size inside a `with` block, in MB above its size before."""
-
-    def __enter__(self) -> PeakMemory:
-        self.process = psutil.Process()
-        self.before = self.highest = self.process.memory_info().rss
-        self.running = True
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while self.running:
-            self.highest = max(self.highest, self.process.memory_info().rss)
-            time.sleep(0.002)
-
-    def __exit__(self, *details: object) -> None:
-        self.running = False
-        self.thread.join()
-        self.megabytes = (self.highest - self.before) / 2**20
-
-
 def test_chunks_equal_the_plain_way_and_a_long_prompt_stays_small(smollm2):
     ids = smollm2.to_tokens(PROSE * 90)[0][:4096]
     assert len(ids) == 4096
     edit = lp.Add(torch.ones(576) * 0.01, layers=12, positions=positions.front(1))
-    with PeakMemory() as peak:
+    before = resident()
+    with PeakMemory(torch.device("cpu")) as peak:
         long = lp.score(smollm2, ids, edits=edit)
     # Keys and values of 4,096 tokens are 189 MB of this.
-    assert peak.megabytes < 500
+    assert (peak.bytes - before) / 2**20 < 500
     short = ids[:700]
     whole = lp.score(smollm2, short, edits=edit, chunk=700).tokens["loss"]
     parts = lp.score(smollm2, short, edits=edit, chunk=128).tokens["loss"]

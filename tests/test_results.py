@@ -81,7 +81,7 @@ def test_a_file_is_never_overwritten_or_left_half_written(sample, tmp_path, monk
 
 @pytest.mark.parametrize("where", ["missing/r.zip", "."])
 def test_an_unwritable_path_is_one_clear_error(sample, tmp_path, where):
-    with pytest.raises(OutputError, match="cannot be written|folder"):
+    with pytest.raises(OutputError, match=r"cannot be written|folder"):
         sample.save(tmp_path / where, overwrite=True)
 
 

@@ -308,6 +308,17 @@ def test_the_users_hook_stays_and_is_active(model, vector):
     )
 
 
+def test_a_dry_run_counts_and_times_one_batch(model):
+    plan = lp.score(model, TEXTS, batch_tokens=20, dry_run=True)
+    done = lp.score(model, TEXTS)
+    assert plan.summary()["documents"] == 3 and plan.summary()["passes"] >= 2
+    assert plan.summary()["tokens"] == len(done.tokens)
+    assert plan.seconds > 0 and plan.memory > 2**20
+    with lp.options(dry_run=True):
+        assert type(lp.score(model, TEXTS)) is type(plan)
+    assert hooks_of(model) == 0
+
+
 @pytest.fixture
 def interrupted_after_one(model):
     """The user presses Ctrl-C during the second forward pass."""

@@ -18,9 +18,9 @@ from tolerance import close
 import lensprobe as lp
 from lensprobe import massive, scanning, sinks
 from lensprobe.corpus import Batch, Corpus
+from lensprobe.costs import PeakMemory, Plan
 from lensprobe.errors import ArgumentError, Interrupted
 from lensprobe.models.adapter import adapter_for
-from lensprobe.planning import PeakMemory, Plan
 from lensprobe.results import Result
 
 TEXTS = ["Hello world, this is", "I", "The cat sat on the mat and then it went away"] * 4
@@ -260,7 +260,7 @@ from tempfile import mkdtemp
 from tiny_models import build_hooked, write_gpt2_folder
 import transformer_lens, importlib.metadata, numpy as np
 from lensprobe import massive, sinks
-from lensprobe.planning import resident
+from lensprobe.costs import resident
 folder = write_gpt2_folder(Path(mkdtemp()))
 if importlib.metadata.version("transformer-lens").startswith("3."):
     model = build_hooked(folder, "gpt2")

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ..corpus import Corpus
+from ..costs import Plan
 from ..errors import ArgumentError
 from ..models.adapter import adapter_for
 from ..models.sites import DEFAULT_SITE
-from ..planning import Plan, plan
+from ..planning import plan
 from ..scanning import Scan
 from ..settings import current
 from ..tokens import Bos, token_strings

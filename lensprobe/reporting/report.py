@@ -14,8 +14,8 @@ from ..results import Result
 from ..texts import TITLE, default_texts
 
 if TYPE_CHECKING:
+    from ..costs import Plan
     from ..massive import MassiveScan
-    from ..planning import Plan
     from ..sinks import SinkScan
 
 __all__ = ["Report", "report"]
@@ -151,7 +151,7 @@ def _planned(first: Any, second: Any) -> Plan:
     for name in ("passes", "seconds"):
         costs[name] += second.costs[name]
     costs["memory"] = max(first.memory, second.memory)
-    from ..planning import Plan
+    from ..costs import Plan
 
     return Plan(provenance=first.provenance, costs=costs)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from ..costs import Plan, measured
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..settings import current
 from ..tokens import Encoded
 
-__all__ = ["Outcome", "buckets", "chunks", "each_group", "out_of_memory"]
+__all__ = ["Outcome", "buckets", "chunks", "each_group", "out_of_memory", "plan_groups"]
 
 PASS_BYTES = 64 * 2**20
 """What one chunk may take for attention scores and logits; weights and cache are not counted."""
@@ -124,3 +126,27 @@ def each_group(
         except KeyboardInterrupt:
             outcome.complete = False
     return outcome
+
+
+def plan_groups(
+    texts: Sequence[Encoded],
+    work: Callable[[list[int]], object],
+    *,
+    batch_tokens: int | None,
+    device: torch.device,
+    provenance: dict[str, Any],
+) -> Plan:
+    """What `each_group` would cost, from counting the texts and timing the largest group."""
+    groups = buckets(texts, batch_tokens)
+    sizes = [len(group) * max(len(texts[index]) for index in group) for group in groups]
+    largest = groups[sizes.index(max(sizes))]
+    seconds, memory = measured(lambda: work(largest[:1]), lambda: work(largest), device)
+    costs = {
+        "documents": len(texts),
+        "sequences": len(texts),
+        "tokens": sum(map(len, texts)),
+        "passes": len(groups),
+        "seconds": seconds * sum(sizes) / max(sizes),
+        "memory": memory,
+    }
+    return Plan(provenance=provenance, costs=pd.DataFrame([costs]))

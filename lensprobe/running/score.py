@@ -11,12 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..costs import Plan
 from ..edits import Edit
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..results import Result
+from ..settings import current
 from ..tokens import Bos, Encoded, Side, TokenBatch, as_texts, encoded, token_strings
-from .batching import chunks, each_group
+from .batching import chunks, each_group, plan_groups
 from .decoding import Decoder
 from .forward import describe
 from .session import Session, part, prompt_step
@@ -68,7 +70,8 @@ def score(
     batch_tokens: int | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
-) -> Score:
+    dry_run: bool | None = None,
+) -> Score | Plan:
     """Next-token losses of texts under edits, computed from the mask and never from pads.
 
     Args:
@@ -80,6 +83,7 @@ def score(
         chunk: most tokens of each row in one pass over the cache; None is chosen from memory, so
             that a long text takes little more than its keys and values.
         side: where a batch is padded; the answer does not depend on it.
+        dry_run: True to return the `Plan` of the call instead of running it.
 
     Under an edit that moves with the newest token, each token is predicted with the edit on the one
     before it alone, as in generation, by reading token after token.
@@ -101,6 +105,12 @@ def score(
             return _walk(session, chosen, lengths, np.asarray(group), chunk)
         return _read(session, chosen, lengths, np.asarray(group), side, chunk)
 
+    if current("dry_run", dry_run):
+        facts = {**adapter.provenance(), "bos": adapter.bos(bos), "complete": False}
+        with session:
+            return plan_groups(
+                rows, work, batch_tokens=batch_tokens, device=adapter.device, provenance=facts
+            )
     with session:
         outcome = each_group(rows, work, batch_tokens=batch_tokens, progress=progress)
     losses = outcome.answers

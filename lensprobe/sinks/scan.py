@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ..corpus import Corpus
+from ..costs import Plan
 from ..errors import ArgumentError
 from ..models.adapter import Adapter, adapter_for
-from ..planning import Plan, plan
+from ..planning import plan
 from ..scanning import Scan
 from ..settings import current
 from ..statistics import Bundle
