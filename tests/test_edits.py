@@ -119,8 +119,7 @@ def test_gradients_reach_the_stream_and_the_edit(stream):
 def test_edits_that_do_not_fit_are_refused(tiny_gpt2, make, error, message):
     adapter = adapter_for(tiny_gpt2)
     with pytest.raises(error, match=message):
-        bound = make(adapter.d_model).bind(adapter)
-        bound.names(adapter)
+        make(adapter.d_model).bind(adapter).names(adapter)
 
 
 def test_unknown_and_silent_hook_points_are_refused(tiny_gpt2):
