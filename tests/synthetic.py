@@ -70,7 +70,7 @@ def massive_scan(
         columns=["layer", "site", "rank", "value", "mean", "median", "ratio"],
     )  # fmt: skip
     return MassiveScan(
-        provenance=provenance(**{"threshold": 100.0, "ratio": 1000.0, **changes}),
+        provenance=provenance(**{"thresholds": {"magnitude": 100.0, "ratio": 1000.0}, **changes}),
         layers=table,
         findings=_findings(layers, [*names, *HOSTILE]).iloc[: 0 if empty else None],
         kinds=_kinds(layers),

@@ -20,7 +20,6 @@ from lensprobe.reporting.parts import ROWS, as_json, table_part
 from lensprobe.reporting.report import joined
 from lensprobe.texts import default_texts
 
-
 SHORT = [text[:200] for text in default_texts()[:3]]
 
 
@@ -201,6 +200,13 @@ def test_pages_of_odd_results(tmp_path):
     assert alone is not None
     assert alone.provenance["complete"] is False
     assert len(Elements(alone.to_html(tmp_path / "b.html").read_text()).all("figure")) == 4
+
+
+def test_a_result_without_figures_still_makes_a_page(planted, tmp_path):
+    path = lp.forward(planted, "abc").to_html(tmp_path / "forward.html")
+    elements = Elements(path.read_text())
+    assert not elements.all("figure")
+    assert elements.all("table")
 
 
 def test_long_tables_are_cut_with_a_note(tmp_path):

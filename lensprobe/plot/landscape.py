@@ -57,10 +57,8 @@ def landscape(
         subtitle=f"{model_name(scan)}, residual stream of the first text",
         caption=(
             f"The residual stream of one text after layer {layer}: each row is a token, each "
-            "column one "
-            "of the dimensions that grow largest anywhere in the text. Colour is the magnitude "
-            "on a log "
-            "scale; the signed value appears on hover."
+            "column one of the dimensions that grow largest anywhere in the text. Colour is the "
+            "magnitude on a log scale; the signed value appears on hover."
         ),
         finding=_sentence(full, magnitude, scan),
         extra={"min_width": 230 + 17 * len(columns)},
@@ -175,6 +173,5 @@ def _sentence(full: np.ndarray, magnitude: np.ndarray, scan: MassiveScan) -> str
     token = visible(str(scan.landscape_tokens[int(position)]))
     return (
         f"Here the largest value is {number(float(full[position, dim]))}, in dimension {dim} of "
-        "the token "
-        f"{token} at position {position}{more}."
+        f"the token {token} at position {position}{more}."
     )

@@ -155,8 +155,7 @@ def _kinds_sentence(frame: pd.DataFrame) -> str:
     row = both.loc[times.idxmax()]
     return (
         f"Here the first token's largest value is up to {number(times.max())} times that of "
-        "ordinary "
-        f"tokens (layer {int(row['layer'])}: {number(row['mean'])} against "
+        f"ordinary tokens (layer {int(row['layer'])}: {number(row['mean'])} against "
         f"{number(row['mean_other'])})."
     )
 

@@ -55,9 +55,8 @@ def trajectories(
         subtitle=f"{model_name(scan)}, mean over {plural(sequences, 'sequence')}",
         caption=(
             "The three largest magnitudes and the median magnitude of the residual stream after "
-            "each "
-            f"layer, averaged over sequences. Massive means above {number(magnitude)} and at least "
-            f"{number(ratio)} times the median: above the dotted threshold."
+            f"each layer, averaged over sequences. Massive means above {number(magnitude)} and at "
+            f"least {number(ratio)} times the median: above the dotted threshold."
         ),
         finding=finding_sentence(scan),
     )
@@ -142,7 +141,7 @@ def _names(scan: MassiveScan, look: Look, span: list[float]) -> list[dict[str, A
         font = {"size": look.theme.size - 1, "color": look.theme.ink}
         notes.append(
             {"x": int(row.layer), "y": float(level), "text": text, "showarrow": False, "yshift": 15}
-            | {"xanchor": anchor, "font": font}
+            | {"xanchor": anchor, "font": font, "bgcolor": look.theme.surface}
         )
     return notes
 

@@ -59,10 +59,9 @@ def heads(
         title=f"Attention to {key_name(scan, key)}, head by head",
         subtitle=f"{model_name(scan)}, mean over queries and sequences",
         caption=(
-            f"Mean attention from later queries to {key_name(scan, key)} for every head. A "
-            "filled column "
-            "is a layer whose heads rest on that token; the faint cells are heads that read "
-            "elsewhere."
+            f"Mean attention from later queries to {key_name(scan, key)} for every head. A filled "
+            "column is a layer whose heads rest on that token; the faint cells are heads that "
+            "read elsewhere."
         ),
         finding=sink_sentence(scan) if key == 0 else key_sentence(frame, key),
     )
@@ -118,9 +117,8 @@ def keys(
         subtitle=f"{model_name(scan)}, attention above ε = {epsilon:g}",
         caption=(
             "The sink rate of a layer: the share of its heads and sequences in which a key "
-            "position gets "
-            f"more than ε = {epsilon:g} of the attention on average, for each of the first key "
-            "positions."
+            f"position gets more than ε = {epsilon:g} of the attention on average, for each of "
+            "the first key positions."
         ),
         finding=rate_sentence(frame),
     )
@@ -188,9 +186,8 @@ def values(
         subtitle=f"{model_name(scan)}, first token against the others",
         caption=(
             "The norm of the value vector at the first token over the mean norm elsewhere, for "
-            "every head. "
-            "Below 1 the first token hands on little, so attention that rests there does almost "
-            "nothing."
+            "every head. Below 1 the first token hands on little, so attention that rests there "
+            "does almost nothing."
         ),
         finding=value_sentence(scan),
     )
@@ -234,7 +231,7 @@ def _hover(frame: pd.DataFrame) -> list[list[list[float | None]]]:
 
 def _head_figure(traces: list[Any], frame: pd.DataFrame, look: Look, words: Words) -> go.Figure:
     count = frame["head"].nunique()
-    words.extra["min_width"] = 130 + 15 * frame["layer"].nunique()
+    words.extra["min_width"] = 130 + 9 * frame["layer"].nunique()
     return build(
         traces,
         look,

@@ -45,8 +45,8 @@ def plural(count: Any, word: str) -> str:
 
 def rule(scan: MassiveScan) -> tuple[float, float]:
     """The two thresholds a scan was made with: magnitude, and multiple of the median."""
-    given = scan.provenance
-    return float(given.get("threshold", 100.0)), float(given.get("ratio", 1000.0))
+    given = scan.provenance["thresholds"]
+    return float(given["magnitude"]), float(given["ratio"])
 
 
 def finding_name(row: Any, *, markup: bool = False) -> str:
@@ -88,8 +88,7 @@ def _nothing_massive(scan: MassiveScan) -> str:
     top = rows.loc[rows["value"].idxmax()]
     return (
         f"Here no activation is massive (above {number(magnitude)} and {number(ratio)} times the "
-        "median): "
-        f"the largest is {number(top['value'])} at layer {int(top['layer'])}, "
+        f"median): the largest is {number(top['value'])} at layer {int(top['layer'])}, "
         f"{number(top['ratio'])} times the median."
     )
 
@@ -104,9 +103,8 @@ def sink_sentence(scan: SinkScan) -> str:
     top = heads.loc[heads["value"].idxmax()]
     return (
         f"Here {share:.0%} of the {len(heads):,} heads give more than {epsilon:g} of their "
-        "attention to "
-        f"the first token on average; the strongest is layer {int(top['layer'])}, head "
-        f"{int(top['head'])}, with {top['value']:.2f}."
+        f"attention to the first token on average; the strongest is layer {int(top['layer'])}, "
+        f"head {int(top['head'])}, with {top['value']:.2f}."
     )
 
 
@@ -144,8 +142,7 @@ def rate_sentence(frame: pd.DataFrame) -> str:
     rest = "" if pd.isna(later) else f"; no other key position goes above {later:.0%} in any layer"
     return (
         f"Here the first token's sink rate is {rows['sink_rate'].mean():.0%} over all layers and "
-        "highest "
-        f"at layer {int(top['layer'])} ({top['sink_rate']:.0%}){rest}."
+        f"highest at layer {int(top['layer'])} ({top['sink_rate']:.0%}){rest}."
     )
 
 
@@ -156,10 +153,9 @@ def entropy_sentence(frame: pd.DataFrame) -> str:
         return "Here no head has a finite entropy."
     low, high = known.loc[known["entropy"].idxmin()], known.loc[known["entropy"].idxmax()]
     return (
-        f"Here the median head has {known['entropy'].median():.2f} nats; the most focused is layer "
-        f"{int(low['layer'])}, head {int(low['head'])} ({low['entropy']:.2f}), the most spread "
-        "layer "
-        f"{int(high['layer'])}, head {int(high['head'])} ({high['entropy']:.2f})."
+        f"Here the median head has {known['entropy'].median():.2f} nats; the most focused is "
+        f"layer {int(low['layer'])}, head {int(low['head'])} ({low['entropy']:.2f}), the most "
+        f"spread layer {int(high['layer'])}, head {int(high['head'])} ({high['entropy']:.2f})."
     )
 
 
@@ -174,7 +170,6 @@ def value_sentence(scan: SinkScan) -> str:
         return "Here no head is a sink, so there is nothing to compare."
     against = f", against {number(rest.median())} in the other heads" if len(rest) else ""
     return (
-        f"Here the first token's value vector has {number(sinks.median())} times the "
-        "norm of the "
+        f"Here the first token's value vector has {number(sinks.median())} times the norm of the "
         f"others in the median sink head{against}."
     )

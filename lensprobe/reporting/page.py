@@ -109,7 +109,7 @@ def _facts(parts: list[Result], facts: dict[str, Any]) -> tuple[Fact, ...]:
         ("Longest window", _windows(parts)),
         ("First token", _bos(facts.get("bos"))),
         ("Read at", ", ".join(dict.fromkeys(str(p.provenance.get("site")) for p in parts))),
-        ("Coordinates", str(facts.get("coordinates") or "")),
+        ("Coordinates", _coordinates(str(facts.get("coordinates") or ""))),
     ]
     return tuple(Fact(label, value) for label, value in lines if value)
 
@@ -130,6 +130,10 @@ def _windows(parts: list[Result]) -> str:
     if len(set(known.values())) <= 1:
         return next(iter(known.values()), "")
     return ", ".join(f"{length} ({name})" for name, length in known.items())
+
+
+def _coordinates(given: str) -> str:
+    return "raw weights, nothing folded or centred" if given == "raw" else given
 
 
 def _bos(bos: Any) -> str:

@@ -174,6 +174,14 @@ def _text(value: Any) -> tuple[str, str]:
     return str(value), str(value)
 
 
+def _listed(values: Sequence[Any]) -> str:
+    """`0 to 29` for a run of whole numbers, commas for anything else."""
+    whole = [v for v in values if isinstance(v, int)]
+    if len(values) > 2 and whole == list(values) == list(range(values[0], values[0] + len(values))):
+        return f"{values[0]} to {values[-1]}"
+    return ", ".join(map(str, values)) or "none"
+
+
 def flatten(facts: dict[str, Any], prefix: str = "") -> Sequence[Fact]:
     """A nested provenance as lines: `thresholds.ratio`, `versions.torch`."""
     lines: list[Fact] = []
@@ -182,7 +190,7 @@ def flatten(facts: dict[str, Any], prefix: str = "") -> Sequence[Fact]:
         if isinstance(value, dict):
             lines.extend(flatten(value, f"{name}."))
         elif isinstance(value, (list, tuple)):
-            lines.append(Fact(name, ", ".join(map(str, value)) or "none"))
+            lines.append(Fact(name, _listed(value)))
         else:
             lines.append(Fact(name, "none" if value is None else str(value)))
     return lines

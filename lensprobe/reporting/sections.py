@@ -19,15 +19,13 @@ TITLES = {"massive.scan": "Massive activations", "sinks.scan": "Attention sinks"
 
 LEADS = {
     "massive.scan": (
-        "A few numbers in the residual stream are thousands of times larger than the rest. They "
-        "sit in "
-        "fixed dimensions, at fixed positions, and hardly depend on the text."
+        "In many models a few numbers of the residual stream are thousands of times larger than "
+        "the rest. They sit in fixed dimensions, at fixed positions, and hardly depend on the text."
     ),
     "sinks.scan": (
-        "Many heads rest most of their attention on the first token, whatever it is. As a rule "
-        "its value "
-        "vector is small, so attention that rests there changes little: it is a way of doing "
-        "nothing."
+        "In many models most heads rest their attention on the first token, whatever it is. As a "
+        "rule its value vector is small, so attention that rests there changes little: it is a "
+        "way of doing nothing."
     ),
 }
 
@@ -35,20 +33,16 @@ READING = {
     "massive.scan": (
         "Massive activation",
         "A single number of a token's residual stream that is far larger than its neighbours: "
-        "above 100 "
-        "in magnitude and at least 1,000 times the median of that layer, unless other thresholds "
-        "are "
-        "stated below (Sun et al., 2024). It acts like a constant bias that the model builds in "
-        "one "
-        "early layer, keeps through the middle ones and removes near the end.",
+        "above 100 in magnitude and at least 1,000 times the median of that layer, unless other "
+        "thresholds are stated above (Sun et al., 2024). It acts like a constant bias that the "
+        "model builds in one early layer, keeps through the middle ones and removes near the "
+        "end.",
     ),
     "sinks.scan": (
         "Attention sink",
         "A token that gets much attention whatever it says, as a rule the first. The sink rate "
-        "is the "
-        "share of heads whose mean attention to it exceeds 0.3, or the ε stated below (Gu et "
-        "al., 2025). "
-        "It falls as texts get longer, so compare only reports of equal length.",
+        "is the share of heads whose mean attention to it exceeds 0.3, or the ε stated above (Gu "
+        "et al., 2025). It falls as texts get longer, so compare only reports of equal length.",
     ),
 }
 
@@ -65,15 +59,13 @@ TABLES = {
 NOTES = {
     ("massive.scan", "findings"): (
         "position −1: not at one fixed position · layer: where it is strongest · first, last: "
-        "the layers "
-        "between which it is massive · value: signed mean over sequences at that layer · share: "
-        "of the "
-        "sequences that show it · ratio: magnitude over the median"
+        "the layers between which it is massive · value: signed mean over sequences at that "
+        "layer · share: of the sequences that show it · ratio: magnitude over the median"
     ),
     ("massive.scan", "layers"): (
         "value: the largest magnitude of that rank in any sequence · mean: its mean over "
-        "sequences · "
-        "median: mean over sequences of the median magnitude · ratio: mean over median"
+        "sequences · median: mean over sequences of the median magnitude · ratio: mean over "
+        "median"
     ),
     ("massive.scan", "kinds"): (
         "value: the largest magnitude · mean: mean over tokens of each token's largest · count: "
@@ -137,8 +129,7 @@ def _warning(result: Result) -> str:
     layers = ", ".join(str(layer) for layer in sorted({int(layer) for layer in hit}))
     return (
         f"{int(frame['count'].sum()):,} activations are not finite (layers {layers}). They are "
-        "counted "
-        "here and left out of every mean."
+        "counted here and left out of every mean."
     )
 
 
