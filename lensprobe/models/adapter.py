@@ -213,7 +213,7 @@ class Adapter(ABC):
         known = origin(self.model)
         versions = {
             package: importlib.metadata.version(package)
-            for package in ("torch", "transformers", "transformer-lens")
+            for package in ("lensprobe", "torch", "transformers", "transformer-lens")
         }
         return {
             "model": known.get("name") or str(getattr(self.model.cfg, "model_name", "unnamed")),
