@@ -324,6 +324,10 @@ def test_what_was_planted_is_found(planted):
 # ---- the result -------------------------------------------------------------------------------
 
 
+def test_a_finding_names_only_layers_that_were_read(planted):
+    assert massive.scan(planted, TEXTS, layers=[1, 3, 5]).strongest.layers == (1, 3)
+
+
 def test_the_result_is_saved_and_summed_up(model, tmp_path):
     scan = massive.scan(model, TEXTS, **LOW)
     again = lp.open(scan.save(tmp_path / "scan.zip"))
@@ -363,6 +367,7 @@ def test_nothing_found_is_empty_tables_with_their_columns(model, tmp_path):
         ({"layers": [99]}, ArgumentError, "layers=99"),
         ({"layers": []}, ArgumentError, "layers is empty"),
         ({"layers": 1.5}, ArgumentError, "layers"),
+        ({"threshold": True}, ArgumentError, "threshold=True"),
         ({"threshold": -1}, ArgumentError, "threshold=-1"),
         ({"threshold": float("nan")}, ArgumentError, "threshold=nan"),
         ({"ratio": "big"}, ArgumentError, "ratio='big'"),

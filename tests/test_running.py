@@ -104,6 +104,16 @@ def test_activations_are_those_of_run_with_cache(model):
         np.testing.assert_allclose(got.activation(layer), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_last_logits_are_the_last_of_all_logits(model, vector):
+    edit = lp.Add(vector, layers=1, positions=positions.at(-1))
+    whole = lp.forward(model, TEXTS, edits=edit, layers=2)
+    last = lp.forward(model, TEXTS, edits=edit, layers=2, logits="last")
+    ends = whole.tokens.groupby("text").tail(1).index
+    np.testing.assert_allclose(last.logits, whole.logits[ends], atol=1e-4)
+    np.testing.assert_allclose(last.activations, whole.activations, atol=1e-5)
+    assert lp.forward(model, TEXTS, logits=None).logits.shape == (0, adapter_for(model).d_vocab)
+
+
 def test_the_last_layer_is_read_and_written_before_the_final_norm(model, vector):
     plain = lp.forward(model, TEXTS[2], layers=-1).activations[0]
     edited = lp.forward(model, TEXTS[2], layers=-1, edits=lp.Add(vector, layers=-1)).activations[0]

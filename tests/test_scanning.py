@@ -19,7 +19,7 @@ import lensprobe as lp
 from lensprobe import massive, scanning, sinks
 from lensprobe.corpus import Batch, Corpus
 from lensprobe.costs import PeakMemory, Plan
-from lensprobe.errors import ArgumentError, Interrupted
+from lensprobe.errors import ArgumentError, Interrupted, ModelError
 from lensprobe.models.adapter import adapter_for
 from lensprobe.results import Result
 
@@ -126,6 +126,12 @@ def test_layers_above_the_last_one_read_do_not_run(model, scan):
         for handle in handles:
             handle.remove()
     assert set(ran) == {0, 1}
+
+
+def test_an_encoder_decoder_is_refused(model, scan, monkeypatch):
+    monkeypatch.setattr(adapter_for(model), "encoder_decoder", True)
+    with pytest.raises(ModelError, match=r"scan needs a decoder-only model"):
+        scan(model, TEXTS)
 
 
 def test_gradients_are_not_recorded_and_the_mode_is_kept(model, scan):

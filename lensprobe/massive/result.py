@@ -30,7 +30,7 @@ class Finding:
     Attributes:
         dim: dimension of the site.
         position: token position; -1 where it is not always the same.
-        layers: layers at which it is massive, ascending.
+        layers: scanned layers from the first to the last at which it is massive.
         site: where it was read.
         value: mean signed value at the layer where it is strongest.
     """
@@ -98,11 +98,11 @@ class MassiveScan(Result):
             )
         if not -len(self.findings) <= index < len(self.findings):
             raise ArgumentError(f"at({index}): there are {len(self.findings)} findings.")
-        row = self.findings.iloc[index]
+        row, scanned = self.findings.iloc[index], self.provenance["layers"]
         return Finding(
             dim=int(row["dim"]),
             position=int(row["position"]),
-            layers=tuple(range(int(row["first"]), int(row["last"]) + 1)),
+            layers=tuple(n for n in scanned if row["first"] <= n <= row["last"]),
             site=str(self.provenance["site"]),
             value=float(row["value"]),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -88,7 +89,7 @@ def scan(
     adapter.require_decoder("lp.massive.scan")
     _check(site, threshold, ratio)
     chosen = adapter.layers(layers)
-    reading = MassiveReading(adapter, chosen, site, threshold=threshold, ratio=ratio)
+    reading = MassiveReading(adapter, chosen, site, threshold=float(threshold), ratio=float(ratio))
     corpus = Corpus(
         adapter,
         texts,
@@ -109,7 +110,7 @@ def _check(site: str, threshold: float, ratio: float) -> None:
     if site == "attn.pattern":
         raise ArgumentError("site='attn.pattern' has no dimensions; use lp.sinks.scan.")
     for name, value in (("threshold", threshold), ("ratio", ratio)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
             raise ArgumentError(f"{name}={value!r}: a number, at least 0.")
 
 

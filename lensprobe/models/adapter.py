@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .. import __version__
 from ..errors import ArgumentError, HookPointError, ModelError, nearest
 from .cache import Cache
 from .hooks import add_hook, is_ours
@@ -213,7 +214,7 @@ class Adapter(ABC):
         known = origin(self.model)
         versions = {
             package: importlib.metadata.version(package)
-            for package in ("lensprobe", "torch", "transformers", "transformer-lens")
+            for package in ("torch", "transformers", "transformer-lens")
         }
         return {
             "model": known.get("name") or str(getattr(self.model.cfg, "model_name", "unnamed")),
@@ -225,7 +226,7 @@ class Adapter(ABC):
             "line": type(self.model).__name__,
             "coordinates": self.coordinates(),
             "user_hooks": list(self.user_hooks()),
-            "versions": versions,
+            "versions": {"lensprobe": __version__, **versions},
         }
 
     @abstractmethod

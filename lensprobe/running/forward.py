@@ -116,14 +116,16 @@ def forward(
     )
 
     def work(group: list[int]) -> list[_Kept]:
-        batch = TokenBatch.pad(adapter, [rows[i] for i in group], side=side, bos=bos)
+        # Padded on the left, every text ends in the last column, the only one to be unembedded.
+        edge = "left" if logits == "last" else side
+        batch = TokenBatch.pad(adapter, [rows[i] for i in group], side=edge, bos=bos)
         step = prompt_step(batch, rows=np.asarray(group))
         session.begin(step)
-        out = session.read(step, batch.ids, logits=None if logits is None else "all")
+        out = session.read(step, batch.ids, logits=logits)
         kept = [
             _Kept(
                 batch.strings(row),
-                None if out is None else _scores(out[row][real], logits),
+                None if out is None else _scores(out[row], real),
                 [found[name][row][real].flatten(1).float().cpu().numpy() for name in names],
             )
             for row, real in enumerate(batch.mask)
@@ -161,8 +163,9 @@ class _Kept:
     activations: list[np.ndarray]
 
 
-def _scores(logits: Tensor, which: str | None) -> np.ndarray:
-    return (logits[-1:] if which == "last" else logits).float().cpu().numpy()
+def _scores(logits: Tensor, real: Tensor) -> np.ndarray:
+    """One text's logits without its pads; `logits` may be the last column alone."""
+    return logits[real[-len(logits) :]].float().cpu().numpy()
 
 
 def _collect(

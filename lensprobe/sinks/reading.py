@@ -64,7 +64,7 @@ def attention_to(
     counted = real[:, :, None] & (query[:, None] >= query[:width])
     # Rows of pads look like any other row; where, because a NaN among them times zero is NaN.
     first = pattern[..., :width].float()
-    total = torch.where(counted[:, None], first, 0.0).sum(2, dtype=torch.float64)
+    total = torch.where(counted[:, None], first, 0.0).sum(2)
     mean = total / counted.sum(1)[:, None]
     return torch.nn.functional.pad(mean, (0, keys - width), value=torch.nan)
 
@@ -88,7 +88,9 @@ class _Seen:
 
     def pattern(self, layer: int, pattern: Tensor) -> None:
         pattern = pattern.detach()
-        self.attention[layer] = attention_to(pattern, self.real, self.reading.keys).cpu().numpy()
+        # A model spread over devices has its layers elsewhere.
+        real = self.real.to(pattern.device)
+        self.attention[layer] = attention_to(pattern, real, self.reading.keys).cpu().numpy()
         entropy = entropies(pattern).cpu().numpy()
         self.entropy[layer] = Moments((pattern.shape[1],))
         self.entropy[layer].update(entropy[self.rows, :, self.positions])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -88,7 +89,7 @@ def scan(
         batch_tokens=batch_tokens,
     )
     _check(keys, epsilon, corpus.length)
-    reading = SinkReading(adapter, chosen, keys=keys, epsilon=epsilon)
+    reading = SinkReading(adapter, chosen, keys=keys, epsilon=float(epsilon))
     run = Scan(adapter, corpus, reading)
     if current("dry_run", dry_run):
         return plan(run)
@@ -98,7 +99,7 @@ def scan(
 def _check(keys: int, epsilon: float, length: int) -> None:
     if isinstance(keys, bool) or not isinstance(keys, int) or not 1 <= keys <= length:
         raise ArgumentError(f"keys={keys!r}: a whole number from 1 to the length, {length}.")
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+    if isinstance(epsilon, bool) or not isinstance(epsilon, Real) or not 0 <= epsilon < 1:
         raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
 
 
