@@ -285,6 +285,8 @@ def _errors(context: typer.Context, debug: bool) -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    # The one argument that errors tell users to pass, as it is spelled here.
+    text = text.replace("pass overwrite=True", "pass --overwrite")
     return f"lensprobe: {text}"
 
 

