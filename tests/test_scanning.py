@@ -278,11 +278,11 @@ def texts(count):
     for size in rng.integers(4, 24, count):
         yield rng.integers(1, 300, size).tolist()
 scan = getattr({name}, "scan")
-scan(model, texts(200), batch_tokens=1024)
+scan(model, texts(200), batch_tokens=512)
 before = resident()
-scan(model, texts(100), batch_tokens=1024)
+scan(model, texts(100), batch_tokens=512)
 few = resident()
-assert scan(model, texts(10_000), batch_tokens=1024).provenance["sequences"] == 10_000
+assert scan(model, texts(3000), batch_tokens=512).provenance["sequences"] == 3000
 print((resident() - max(few, before)) / 2**20)
 """
 

@@ -1,0 +1,140 @@
+"""The two scans against the forward passes they are made of, and their memory on a long corpus.
+
+    python benchmarks/scans.py [--write]
+
+Every rival reads the same batches in the same process, in turn, and medians are compared. "plain" is
+the hooked model called for logits; "transformers" is the same weights without TransformerLens.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from common import interleaved, record
+from transformers import AutoModelForCausalLM
+
+import lensprobe as lp
+from lensprobe.corpus import Batch, Corpus
+from lensprobe.costs import PeakMemory
+from lensprobe.models.adapter import adapter_for
+from lensprobe.models.building import quiet
+from lensprobe.models.sources import find
+from lensprobe.texts import default_texts
+
+MASSIVE_LENGTH, SINK_LENGTH = 1024, 64
+MANY, FEW = 10_000, 100
+# Small enough that the few sequences fill a batch too.
+BATCH_TOKENS = 512
+
+
+def unhooked(name: str, attention: str) -> torch.nn.Module:
+    """The transformers model of the same weights."""
+    source = find(name)
+    where = {} if source.file is None else {"gguf_file": source.file}
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            source.folder, attn_implementation=attention, dtype=torch.float32, **where
+        )
+    return model.eval()
+
+
+def passes(model: torch.nn.Module, batches: list[Batch]) -> Callable[[], None]:
+    """Forward passes that return logits and keep nothing."""
+
+    def run() -> None:
+        with torch.no_grad():
+            for batch in batches:
+                tokens = batch.tokens
+                mask = tokens.mask.long() if tokens.ragged else None
+                model(tokens.ids, attention_mask=mask, use_cache=False)
+
+    return run
+
+
+def batches_of(model: object, texts: list[str], length: int) -> list[Batch]:
+    """The batches that a scan of these texts reads."""
+    return list(Corpus(adapter_for(model), texts, length=length).batches())
+
+
+def measure_time(name: str, repeats: int, write: bool) -> None:
+    """Ratios of the scans to their rivals."""
+    model, texts = lp.load(name), default_texts()
+    sdpa, eager = unhooked(name, "sdpa"), unhooked(name, "eager")
+    documents = batches_of(model, texts, MASSIVE_LENGTH)
+    windows = batches_of(model, texts, SINK_LENGTH)
+    tokens = sum(int(batch.lengths.sum()) for batch in documents)
+    times = interleaved(
+        {
+            "plain": passes(model, documents),
+            "massive": lambda: lp.massive.scan(model, texts, length=MASSIVE_LENGTH),
+            "transformers sdpa": passes(sdpa, documents),
+            "plain, windows": passes(model, windows),
+            "sinks": lambda: lp.sinks.scan(model, texts, length=SINK_LENGTH),
+            "transformers eager, windows": passes(eager, windows),
+        },
+        repeats,
+    )
+    record(
+        "scans: time",
+        f"All layers of {name}, float32; {len(texts)} documents, {tokens:,} tokens, "
+        f"{len(documents)} batches; sinks in {len(windows)} batches of windows of {SINK_LENGTH}",
+        [
+            ("massive scan / plain", times["massive"] / times["plain"], 1.0),
+            (
+                "massive scan / transformers sdpa",
+                times["massive"] / times["transformers sdpa"],
+                1.1,
+            ),
+            ("sink scan / plain", times["sinks"] / times["plain, windows"], 1.25),
+            (
+                "sink scan / transformers eager",
+                times["sinks"] / times["transformers eager, windows"],
+                1.25,
+            ),
+        ],
+        write=write,
+    )
+
+
+def made_up(model: object, count: int) -> Iterator[list[int]]:
+    """Short random sequences, made one at a time."""
+    rng = np.random.default_rng(0)
+    for size in rng.integers(4, 17, count):
+        yield rng.integers(0, adapter_for(model).d_vocab, size).tolist()
+
+
+def measure_memory(name: str, write: bool) -> None:
+    """Megabytes that a long corpus takes more than a short one."""
+    model = lp.load(name)
+    rows: list[tuple[str, float, float | None]] = []
+    for what, scan in (("massive", lp.massive.scan), ("sink", lp.sinks.scan)):
+        peaks = []
+        scan(model, made_up(model, FEW), batch_tokens=BATCH_TOKENS)
+        for count in (FEW, MANY):
+            with PeakMemory(torch.device("cpu")) as peak:
+                scan(model, made_up(model, count), batch_tokens=BATCH_TOKENS)
+            peaks.append(peak.bytes / 2**20)
+            print(f"{what} scan of {count:,} sequences: {peaks[-1]:,.0f} MB at the peak")
+        rows.append((f"{what} scan, MB more for {MANY:,} than {FEW}", peaks[1] - peaks[0], 50.0))
+    record("scans: memory", f"Sequences of 4 to 16 tokens in batches of at most {BATCH_TOKENS}, {name}", rows, write=write)
+
+
+def main() -> None:
+    """Measure and print; `--write` also refreshes the sections in RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", choices=("time", "memory"))
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    if given.only != "memory":
+        measure_time(given.model, given.repeats, given.write)
+    if given.only != "time":
+        measure_memory(given.model, given.write)
+
+
+if __name__ == "__main__":
+    main()
