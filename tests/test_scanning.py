@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr
 
 import numpy as np
@@ -330,7 +331,8 @@ def test_a_dry_run_counts_and_estimates(model, scan, tmp_path, monkeypatch):
 def test_peak_memory_sees_what_was_there_only_for_a_while():
     with PeakMemory(torch.device("cpu")) as peak:
         block = np.ones(64 * 2**20, dtype=np.uint8)
-        block += 1
+        # Long enough that the watcher gets its turn on a busy machine.
+        time.sleep(0.5)
         del block
     with PeakMemory(torch.device("cpu")) as calm:
         pass
