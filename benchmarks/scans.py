@@ -102,7 +102,7 @@ def measure_time(name: str, repeats: int, write: bool) -> None:
 def made_up(model: object, count: int) -> Iterator[list[int]]:
     """Short random sequences, made one at a time."""
     rng = np.random.default_rng(0)
-    for size in rng.integers(4, 17, count):
+    for size in rng.integers(3, 9, count):
         yield rng.integers(0, adapter_for(model).d_vocab, size).tolist()
 
 
@@ -119,7 +119,12 @@ def measure_memory(name: str, write: bool) -> None:
             peaks.append(peak.bytes / 2**20)
             print(f"{what} scan of {count:,} sequences: {peaks[-1]:,.0f} MB at the peak")
         rows.append((f"{what} scan, MB more for {MANY:,} than {FEW}", peaks[1] - peaks[0], 50.0))
-    record("scans: memory", f"Sequences of 4 to 16 tokens in batches of at most {BATCH_TOKENS}, {name}", rows, write=write)
+    record(
+        "scans: memory",
+        f"Sequences of 3 to 8 tokens in batches of at most {BATCH_TOKENS}, {name}",
+        rows,
+        write=write,
+    )
 
 
 def main() -> None:
