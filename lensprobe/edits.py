@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -67,7 +68,15 @@ class Edit(ABC):
             raise ArgumentError(
                 f"positions={self.positions!r}: a selector such as lp.positions.all()."
             )
-        return self._bind(adapter, adapter.width(self.site))
+        bound = self._bind(adapter, adapter.width(self.site))
+        table = bound._table()
+        if table is None:
+            return bound
+        if self.positions.moves:
+            raise ArgumentError("positions=last() takes one vector, not one for each token.")
+        if self.positions.fits_vector:
+            return replace(bound, positions=where.front(table.shape[-2]))
+        return bound
 
     def names(self, adapter: Adapter) -> list[str]:
         """The hook points this edit writes to."""
@@ -85,6 +94,14 @@ class Edit(ABC):
 
     def rows(self) -> int | None:
         """How many rows this edit was made for; None where it serves any number."""
+        return None
+
+    def _table(self) -> Tensor | None:
+        """The vectors of an edit that has one for each token, `[..., tokens, width]`."""
+        for name in ("vector", "value"):
+            held = getattr(self, name, None)
+            if isinstance(held, Tensor) and held.ndim > 1:
+                return held
         return None
 
     @abstractmethod
@@ -110,18 +127,12 @@ class Add(Edit):
     vector: Tensor
     scale: float | Tensor = field(default=1.0, kw_only=True)
 
-    def __post_init__(self) -> None:
-        if getattr(self.positions, "fits_vector", False) and self.vector.ndim > 1:
-            object.__setattr__(self, "positions", where.front(self.vector.shape[-2]))
-
     @override
     def rows(self) -> int | None:
         return _rows(self.vector if self.vector.ndim == 3 else None, self.scale)
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
         vector = _vector("vector", self.vector, width, adapter)
-        if vector.ndim > 1 and self.positions.moves:
-            raise ArgumentError("positions=last() takes one vector, not one for each token.")
         return replace(self, vector=vector, scale=_strength("scale", self.scale, adapter))
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
@@ -200,7 +211,7 @@ class Set(Edit):
     def _bind(self, adapter: Adapter, width: int) -> Edit:
         dim = _dims(self.dim, width)
         count = width if dim is None else len(dim)
-        value = torch.as_tensor(self.value)
+        value = _tensor("value", self.value)
         if value.ndim == 0:
             value = value.expand(count)
         return replace(self, value=_vector("value", value, count, adapter), dim=dim)
@@ -209,9 +220,9 @@ class Set(Edit):
         assert isinstance(self.value, Tensor)
         if self.dim is None:
             return _aligned(self.value, stream, selection).expand_as(stream)
-        part = stream[..., list(_as_tuple(self.dim))]
+        part = stream[..., list(_chosen(self.dim))]
         part = _aligned(self.value, part, selection).expand_as(part)
-        index = torch.tensor(_as_tuple(self.dim), device=stream.device).expand(part.shape)
+        index = torch.tensor(_chosen(self.dim), device=stream.device).expand(part.shape)
         return stream.scatter(-1, index, part)
 
     def _picked(self, selection: Selection) -> Tensor | None:
@@ -240,7 +251,7 @@ class ProjectOut(Edit):
 
 
 def _vector(name: str, given: Any, width: int, adapter: Adapter) -> Tensor:
-    vector = given if isinstance(given, Tensor) else torch.as_tensor(given)
+    vector = _tensor(name, given)
     if vector.ndim not in (1, 2, 3) or vector.shape[-1] != width:
         raise ArgumentError(
             f"{name} has shape {tuple(vector.shape)}; at this site it needs [{width}], "
@@ -254,24 +265,33 @@ def _vector(name: str, given: Any, width: int, adapter: Adapter) -> Tensor:
 
 
 def _strength(name: str, given: float | Tensor, adapter: Adapter) -> float | Tensor:
-    values = torch.as_tensor(given)
+    values = _tensor(name, given)
     if values.ndim > 1 or values.dtype == torch.bool or not bool(torch.isfinite(values).all()):
         raise ArgumentError(f"{name}={given!r}: a finite number, or one for each text.")
-    return given.to(adapter.device) if isinstance(given, Tensor) else float(given)
+    return values.to(adapter.device) if values.ndim or isinstance(given, Tensor) else float(values)
+
+
+def _tensor(name: str, given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(f"{name}={given!r}: numbers or a tensor.") from error
 
 
 def _dims(dim: int | Sequence[int] | None, width: int) -> tuple[int, ...] | None:
     if dim is None:
         return None
-    found = _as_tuple(dim)
-    outside = [d for d in found if isinstance(d, bool) or not 0 <= d < width]
-    if not found or outside:
+    values = dim.tolist() if isinstance(dim, Tensor | np.ndarray) else dim
+    found = (values,) if isinstance(values, int) or not isinstance(values, Sequence) else values
+    whole = [d for d in found if isinstance(d, int | np.integer) and not isinstance(d, bool)]
+    inside = all(0 <= d < width for d in whole)
+    if not whole or len(whole) < len(found) or not inside or len(set(whole)) < len(whole):
         raise ArgumentError(f"dim={dim!r}: this site has dimensions 0 to {width - 1}.")
-    return found
+    return tuple(int(d) for d in whole)
 
 
-def _as_tuple(dim: int | Sequence[int]) -> tuple[int, ...]:
-    return (int(dim),) if hasattr(dim, "__index__") else tuple(int(d) for d in dim)  # pyright: ignore
+def _chosen(dim: int | Sequence[int]) -> tuple[int, ...]:
+    return (dim,) if isinstance(dim, int) else tuple(dim)
 
 
 def _rows(table: Tensor | None, strength: float | Tensor | None) -> int | None:
@@ -312,5 +332,5 @@ def _only(dim: Any, stream: Tensor, changed: Tensor) -> Tensor:
     if dim is None:
         return changed
     chosen = torch.zeros(stream.shape[-1], dtype=torch.bool, device=stream.device)
-    chosen[list(dim)] = True
+    chosen[list(_chosen(dim))] = True
     return torch.where(chosen, changed, stream)

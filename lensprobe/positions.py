@@ -8,7 +8,7 @@ it is plain again.
 Selectors combine: `a | b`, `a & b`, `a - b` (exclusion), `~a`.
 
 >>> (all() - front(1)).describe()
-'all() - front(1)'
+'(all() - front(1))'
 """
 
 from __future__ import annotations
@@ -105,13 +105,16 @@ class Positions:
     def _with(
         self, other: Positions, sign: str, join: Callable[[np.ndarray, np.ndarray], np.ndarray]
     ) -> Positions:
+        if not isinstance(other, Positions):
+            raise ArgumentError(f"{self.text} {sign} {other!r}: the right side is no selector.")
+
         def needs(step: Step) -> None:
             self.check(step)
             other.check(step)
 
         return Positions(
             lambda step: join(self.rule(step), other.rule(step)),
-            f"{self.text} {sign} {other.text}",
+            f"({self.text} {sign} {other.text})",
             self.moves or other.moves,
             needs,
         )
@@ -255,8 +258,14 @@ def where(mask: Any) -> Positions:
         ArgumentError: the mask selects nothing or does not fit the prompts.
     """
     if isinstance(mask, Callable):
-        return Positions(partial(_ask, mask), "where(callable)")
-    table = np.atleast_2d(np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask)).astype(bool)
+        return Positions(partial(_ask, mask), "where(callable)", needs=_needs_tokenizer)
+    try:
+        table = np.atleast_2d(np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask))
+    except ValueError as error:
+        raise ArgumentError("where(mask): rows of different lengths.") from error
+    if table.dtype.kind not in "biu":
+        raise ArgumentError(f"where(mask): True and False, not {table.dtype}.")
+    table = table.astype(bool)
     if not table.any() or table.ndim != 2:
         raise ArgumentError("where(mask): the mask selects no token.")
 
@@ -275,6 +284,13 @@ def where(mask: Any) -> Positions:
             )
 
     return Positions(rule, "where(mask)", needs=needs)
+
+
+def _needs_tokenizer(step: Step) -> None:
+    if step.tokenizer is None:
+        raise ArgumentError(
+            "where(callable) asks about token strings; this model has no tokenizer."
+        )
 
 
 def _ask(function: Callable[[str], bool], step: Step) -> np.ndarray:

@@ -115,7 +115,7 @@ class Result:
                 else:
                     plain[field.name] = value
             header = {"format": FORMAT, "kind": self.kind, "fields": plain}
-            archive.writestr("result.json", json.dumps(header, ensure_ascii=False, indent=1))
+            archive.writestr("result.json", json.dumps(header, indent=1, default=_plain))
 
     def to_html(
         self,
@@ -160,6 +160,13 @@ class Result:
         )
 
 
+def _plain(value: Any) -> Any:
+    """Provenance may hold numbers of numpy's and paths; in a file they are plain."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -174,9 +181,10 @@ def open_result(path: str | os.PathLike[str]) -> Result:
         return _unpack(path, path)
     except FileNotFoundError as error:
         raise OutputError(f"path={str(path)!r}: no such file.") from error
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, OutputError):
-            raise
+    except OutputError:
+        raise
+    except Exception as error:
+        # Damage can surface anywhere in the zip, JSON, npy and Parquet readers.
         raise OutputError(
             f"path={str(path)!r} is not a result saved by lensprobe, or is damaged ({error})."
         ) from error
@@ -217,9 +225,17 @@ def writable(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     Raises:
         OutputError: the target exists (and `overwrite` is false), or its folder cannot take it.
     """
-    target = Path(path)
+    try:
+        # Through links: what a link points to is replaced, never the link.
+        target = Path(path).resolve()
+        special = target.exists() and not target.is_file()
+    except (OSError, ValueError) as error:
+        raise OutputError(f"path={str(path)!r} is no name for a file ({error}).") from error
     if target.is_dir():
         raise OutputError(f"path={str(path)!r} is a folder; name a file.")
+    if special:
+        # A device or a pipe would be renamed away, as root even /dev/null.
+        raise OutputError(f"path={str(path)!r} is not an ordinary file and is left alone.")
     if target.exists() and not overwrite:
         raise OutputError(f"path={str(path)!r} exists already; pass overwrite=True to replace it.")
     if not target.parent.is_dir():

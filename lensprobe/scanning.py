@@ -7,10 +7,7 @@ a batch.
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +17,7 @@ from tqdm.auto import tqdm
 
 from .corpus import Batch, Corpus, Tally
 from .errors import ArgumentError, Interrupted
+from .interrupts import uninterrupted
 from .models.adapter import Adapter
 from .running import hooked
 from .running.batching import out_of_memory
@@ -113,7 +111,7 @@ class Scan:
             waiting += [Batch.of(self.adapter, rows) for rows in halves]
 
     def _commit(self, batch: Batch, part: Bundle) -> None:
-        with _uninterrupted():
+        with uninterrupted():
             if self.total is None:
                 self.total = part
             else:
@@ -162,24 +160,6 @@ def forward(adapter: Adapter, reading: Reading, batch: Batch) -> Bundle:
         else:
             adapter.run(tokens.ids, mask=mask, stop=reading.last + 1)
     return collect()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: a merge is done wholly or not at all."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        # Python delivers signals to the main thread only.
-        yield
-        return
-    came: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *details: came.append(details))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        before(*came[0])
 
 
 def real_rows(batch: Batch) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
@@ -22,7 +22,6 @@ DEFAULTS: dict[str, Any] = {
     "batch_tokens": 2048,
     "progress": None,
     "seed": None,
-    "out": None,
     "dry_run": False,
     "length": None,
     "chunk": None,
@@ -58,7 +57,6 @@ def options(**values: Any) -> _Options:
         batch_tokens: most tokens (pads included) in one forward pass.
         progress: True, False, or None to show a bar only when a call takes long.
         seed: for whatever is sampled; None draws one and stores it in the result.
-        out: a folder that streaming calls keep their state in.
         dry_run: return the plan of a call instead of running it.
         length: longest window of a scan, in tokens.
         chunk: most new tokens in one pass over the cache; None is chosen from memory.
@@ -81,4 +79,4 @@ def options(**values: Any) -> _Options:
 
 def current(name: str, given: Any = None) -> Any:
     """What a call was given, or the option in force where it was given None."""
-    return MappingProxyType(_STATE.get())[name] if given is None else given
+    return _STATE.get()[name] if given is None else given

@@ -6,6 +6,7 @@ count real tokens from 0, so padding never moves anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from jinja2 import TemplateError
 from torch import Tensor
 
 from .errors import ArgumentError, ModelError
@@ -54,8 +56,11 @@ def encoded(adapter: Adapter, text: Any, bos: Bos = "auto") -> Encoded:
     if isinstance(text, str):
         if not text:
             raise ArgumentError("the text is empty; give at least one character.")
-        # verbose would warn of a text longer than the context, which callers split or refuse.
-        ids = adapter.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        try:
+            # verbose would warn of a text longer than the context, which callers split or refuse.
+            ids = adapter.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        except (TypeError, UnicodeError) as error:
+            raise ArgumentError(f"the text cannot be tokenized ({error}).") from error
         return Encoded(_with_bos(adapter, ids, bos))
     if _is_messages(text):
         return _encode_chat(adapter, list(text), bos)
@@ -73,7 +78,10 @@ def _with_bos(adapter: Adapter, ids: Sequence[int], bos: Bos) -> tuple[int, ...]
 
 
 def _checked_ids(adapter: Adapter, ids: Any) -> tuple[int, ...]:
-    values = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
+    try:
+        values = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
+    except ValueError as error:
+        raise ArgumentError("a text as token ids is one flat list of whole numbers.") from error
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
         raise ArgumentError(
             f"a text is a string, chat messages, or a non-empty list of token ids; got "
@@ -99,32 +107,66 @@ def _encode_chat(adapter: Adapter, messages: list[Mapping[str, str]], bos: Bos) 
     tokenizer = adapter.tokenizer
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError("this model's tokenizer has no chat template; pass plain text.")
-    rendered = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=messages[-1]["role"] != "assistant"
-    )
-    if not rendered:
-        raise ArgumentError("the chat template rendered these messages to nothing.")
+    _check_contents(messages)
+    rendered = _render(tokenizer, messages)
     out = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     ids = _with_bos(adapter, out["input_ids"], bos)
     roles: list[str | None] = [None] * (len(ids) - len(out["input_ids"]))
-    spans = _content_spans(rendered, messages)
+    spans = _content_spans(tokenizer, rendered, messages)
     for begin, end in out["offset_mapping"]:
         inside = (role for role, first, last in spans if first < end and begin < last)
         roles.append(next(inside, None))
     return Encoded(ids, tuple(roles))
 
 
-def _content_spans(rendered: str, messages: list[Mapping[str, str]]) -> list[tuple[str, int, int]]:
-    """Where each message's content stands in the rendered text, searched in order."""
+def _check_contents(messages: list[Mapping[str, str]]) -> None:
+    for number, message in enumerate(messages):
+        if not isinstance(message.get("content"), str):
+            raise ArgumentError(f"messages[{number}]: its content must be a string.")
+
+
+def _render(tokenizer: Any, messages: list[Mapping[str, str]]) -> str:
+    cue = messages[-1]["role"] != "assistant"
+    try:
+        rendered = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=cue
+        )
+    except TemplateError as error:
+        raise ArgumentError(f"the chat template refuses these messages ({error}).") from error
+    if not rendered:
+        raise ArgumentError("the chat template rendered these messages to nothing.")
+    return rendered
+
+
+def _content_spans(
+    tokenizer: Any, rendered: str, messages: list[Mapping[str, str]]
+) -> list[tuple[str, int, int]]:
+    """Where each message's content stands in the rendered text.
+
+    The same messages are rendered with marks in place of their contents, so that a content which
+    also occurs in a header or in the template's own words is not mistaken for it.
+    """
+    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    marked: list[Mapping[str, str]] = [
+        {**m, "content": mark} for m, mark in zip(messages, marks, strict=True)
+    ]
+    pieces = re.split("\ue000(\\d+)\ue001", _render(tokenizer, marked))
     spans: list[tuple[str, int, int]] = []
-    begin = 0
-    for message in messages:
-        # Templates may strip the content; they do not rewrite it.
-        content = str(message.get("content", "")).strip()
-        found = rendered.find(content, begin)
-        if content and found >= 0:
-            spans.append((message["role"], found, found + len(content)))
-            begin = found + len(content)
+    place = len(pieces[0])
+    for number, literal in zip(map(int, pieces[1::2]), pieces[2::2], strict=True):
+        content = messages[number]["content"]
+        # Templates may strip a content; they do not rewrite it otherwise.
+        for candidate in (content, content.strip()):
+            end = place + len(candidate)
+            if rendered.startswith(candidate + literal, place):
+                spans.append((messages[number]["role"], place, end))
+                place = end + len(literal)
+                break
+        else:
+            raise ArgumentError(
+                f"messages[{number}]: the chat template rewrites its content, so that who said "
+                "what cannot be told; pass the rendered text instead."
+            )
     return spans
 
 
@@ -135,11 +177,16 @@ def as_texts(data: Any) -> list[Any]:
         ArgumentError: no text at all.
     """
     if isinstance(data, TokenBatch):
-        return [Encoded(tuple(ids)) for ids in data.rows()]
+        pairs = zip(data.rows(), data.roles, strict=True)
+        return [Encoded(tuple(ids), roles) for ids, roles in pairs]
     if isinstance(data, str | Encoded) or _is_messages(data):
         return [data]
-    if isinstance(data, Tensor | np.ndarray):
+    if isinstance(data, Tensor | np.ndarray) and data.ndim:
         return [data] if data.ndim == 1 else list(data)
+    if isinstance(data, bytes | Mapping | Tensor | np.ndarray) or not isinstance(data, Iterable):
+        raise ArgumentError(
+            f"texts: strings, chat messages or token ids, one or many; got {type(data).__name__}."
+        )
     texts = list(data)
     if not texts:
         raise ArgumentError("no texts were given; give at least one.")
@@ -174,6 +221,8 @@ class TokenBatch:
         Raises:
             ArgumentError: no texts, an empty text, or one longer than the model's context.
         """
+        if side not in ("left", "right"):
+            raise ArgumentError(f'side={side!r}: "left" or "right".')
         rows = [encoded(adapter, text, bos) for text in texts]
         if not rows:
             raise ArgumentError("no texts were given; give at least one.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -83,6 +85,36 @@ def test_a_file_is_never_overwritten_or_left_half_written(sample, tmp_path, monk
 def test_an_unwritable_path_is_one_clear_error(sample, tmp_path, where):
     with pytest.raises(OutputError, match=r"cannot be written|folder"):
         sample.save(tmp_path / where, overwrite=True)
+
+
+def test_what_is_not_an_ordinary_file_is_left_alone(sample, tmp_path):
+    pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="not an ordinary file"):
+        sample.save(pipe, overwrite=True)
+    target.write_text("old")
+    link.symlink_to(target)
+    sample.save(link, overwrite=True)
+    assert link.is_symlink() and type(lp.open(target)) is Sample
+
+
+def test_numbers_of_numpys_in_the_provenance_become_plain(sample, tmp_path):
+    odd = {"a": np.float32(0.5), "b": tmp_path, "c": "\ud800"}
+    saved = dataclasses.replace(sample, provenance=odd).save(tmp_path / "odd.zip")
+    assert lp.open(saved).provenance == {"a": 0.5, "b": str(tmp_path), "c": "\ud800"}
+
+
+def test_any_damaged_byte_is_told_as_damage(sample, tmp_path):
+    path = sample.save(tmp_path / "r.zip")
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        broken = bytearray(data)
+        for place in rng.integers(0, len(data), 3):
+            broken[place] = rng.integers(0, 256)
+        path.write_bytes(broken)
+        with contextlib.suppress(OutputError):
+            lp.open(path)
 
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "other zip", "pickle"])

@@ -161,7 +161,7 @@ def test_pads_are_never_edited(model, vector):
         with Session(
             adapter, lp.Set(value=vector, layers=0, site="resid_pre"), {name: seen.append}
         ) as s:
-            s.begin(prompt_step(batch))
+            s.begin()
             s.read(prompt_step(batch), batch.ids)
         real = batch.mask
         assert torch.allclose(seen[-1][real], vector.expand(int(real.sum()), -1))
@@ -389,6 +389,49 @@ def test_running_out_of_memory_halves_the_batch_and_says_so(model):
     assert any("halved" in note for note in got.provenance["notes"])
 
 
+def test_masks_and_checks_see_all_texts_however_they_are_batched(model, vector):
+    mask = np.zeros((3, 4), dtype=bool)
+    mask[0, 1] = mask[2, 3] = True
+    edit = lp.Add(vector, layers=0, positions=positions.where(mask))
+    whole = lp.score(model, TEXTS, edits=edit).tokens["loss"]
+    alone = lp.score(model, TEXTS, edits=edit, batch_tokens=1).tokens["loss"]
+    np.testing.assert_allclose(whole, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("call", [lp.score, lp.forward])
+def test_a_bad_text_is_found_before_the_first_pass(model, vector, call):
+    calls = []
+    model.add_hook("blocks.0.hook_resid_post", lambda x, hook: calls.append(1))
+    try:
+        with pytest.raises(ArgumentError, match="context"):
+            call(model, ["a b", "word " * 5000], batch_tokens=1)
+        edit = lp.Add(vector, layers=0, positions=positions.at(40))
+        with pytest.raises(ArgumentError, match="position 40"):
+            call(model, [TEXTS[2] * 4, "a b"], batch_tokens=1, edits=edit)
+    finally:
+        model.reset_hooks()
+    assert not calls
+
+
+def test_the_users_hook_on_the_logits_is_active_when_no_logits_are_kept(model):
+    calls = []
+    model.add_hook("ln_final.hook_normalized", lambda x, hook: calls.append(1))
+    try:
+        lp.forward(model, TEXTS[0], logits=None, layers=0)
+    finally:
+        model.reset_hooks()
+    assert calls
+
+
+def test_a_table_of_values_makes_front_as_long_as_itself(model):
+    width = adapter_for(model).d_model
+    table = torch.arange(3.0)[:, None].expand(3, width)
+    edit = lp.Set(value=table, layers=0, positions=positions.front())
+    read = lp.forward(model, TEXTS[2], layers=0, edits=edit).activations[0]
+    assert read[:3, 0].tolist() == [0.0, 1.0, 2.0]
+    assert not np.isclose(read[3], read[3, 0]).all()
+
+
 # ---- the context manager ----------------------------------------------------------------------
 
 
@@ -410,6 +453,35 @@ def test_the_users_own_cached_generation_is_edited_like_ours(model, vector):
         )
     ours = lp.generate(model, TEXTS[0], edits=edit, max_new_tokens=5, stop_at_eos=False)
     assert theirs[0, -5:].tolist() == ours.tokens["id"].tolist()
+
+
+def test_other_ways_into_the_model_are_edited_or_refused(model, vector):
+    adapter = adapter_for(model)
+    ids = model.to_tokens(TEXTS[0])
+    edit = lp.Add(vector, layers=2)
+    with torch.no_grad():
+        residual = adapter.run(ids, stop=1)
+        expected = lp.forward(model, TEXTS[0], edits=edit).logits
+        with lp.editing(model, edit):
+            late = adapter.run(residual, start=1)[0].numpy()
+        np.testing.assert_allclose(late, expected, atol=1e-4)
+        cache = adapter.new_cache(1)
+        adapter.run(ids, cache=cache)
+        with lp.editing(model, edit), pytest.raises(ArgumentError, match="filled outside"):
+            adapter.run(ids[:, :1], cache=cache)
+        three = lp.Scale(factor=torch.ones(3), layers=0)
+        with lp.editing(model, three), pytest.raises(ArgumentError, match="3 texts"):
+            model(ids)
+    assert hooks_of(model) == 0
+
+
+def test_our_calls_inside_the_block_are_edited_and_say_so(model, vector):
+    edit = lp.Add(vector, layers=0, positions=positions.at(-1))
+    plain = lp.score(model, TEXTS[2], edits=edit).tokens["loss"]
+    with lp.editing(model, edit):
+        inside = lp.score(model, TEXTS[2], chunk=3)
+    np.testing.assert_allclose(inside.tokens["loss"], plain, atol=1e-4)
+    assert inside.provenance["user_hooks"]
 
 
 def test_gradients_flow_through_edits_and_match_differences(model, vector):

@@ -84,3 +84,43 @@ def test_bad_chats_are_refused(tiny_gpt2):
         lp.chat(tiny_gpt2, [{"role": "user", "content": "hi"}])
     with pytest.raises(ArgumentError, match="messages"):
         lp.chat(tiny_gpt2, "hi")
+
+
+@pytest.mark.parametrize("content", ["user", "s", "  what?  ", "assistant: hi"])
+def test_a_content_that_occurs_in_a_header_is_still_told_apart(tiny_gpt2, monkeypatch, content):
+    adapter = adapter_for(tiny_gpt2)
+    template = (
+        "You are a helpful assistant, user.\n{% for m in messages %}<{{ m['role'] }}>"
+        "{{ m['content'] | trim }}</{{ m['role'] }}>{% endfor %}"
+    )
+    monkeypatch.setattr(adapter.tokenizer, "chat_template", template)
+    chat = lp.chat(tiny_gpt2, [{"role": "user", "content": content}])
+    said = [i for i, role in zip(chat.ids, chat.roles, strict=True) if role == "user"]
+    others = [i for i, role in zip(chat.ids, chat.roles, strict=True) if role is None]
+    assert content.strip() in adapter.tokenizer.decode(said)
+    assert "helpful assistant" in adapter.tokenizer.decode(others)
+    assert len(said) <= len(content)
+
+
+UPPER = TEMPLATE.replace("m['content']", "m['content'] | upper")
+
+
+def test_templates_and_messages_that_cannot_be_read_are_refused(tiny_gpt2, monkeypatch):
+    tokenizer = adapter_for(tiny_gpt2).tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", UPPER)
+    with pytest.raises(ArgumentError, match="rewrites its content"):
+        lp.chat(tiny_gpt2, [{"role": "user", "content": "hi"}])
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('no system role') }}")
+    with pytest.raises(ArgumentError, match="no system role"):
+        lp.chat(tiny_gpt2, [{"role": "user", "content": "hi"}])
+    with pytest.raises(ArgumentError, match="must be a string"):
+        lp.chat(tiny_gpt2, [{"role": "user", "content": None}])
+
+
+NO_TEXTS = [None, 5, b"ab", {"a": 1}, [[1, [2]]], ["\ud800"], torch.tensor(3)]
+
+
+@pytest.mark.parametrize("texts", NO_TEXTS, ids=lambda value: type(value).__name__)
+def test_what_is_no_text_is_refused(tiny_gpt2, texts):
+    with pytest.raises(ArgumentError):
+        lp.forward(tiny_gpt2, texts)

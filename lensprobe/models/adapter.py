@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -51,6 +52,7 @@ class Adapter(ABC):
         self.n_kv_heads = int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads)
         self.d_head = int(cfg.d_head)
         self.d_vocab = int(cfg.d_vocab)
+        self.d_mlp = int(getattr(cfg, "d_mlp", None) or 4 * cfg.d_model)
         self.context = int(cfg.n_ctx)
         self.encoder_decoder = False
 
@@ -91,8 +93,12 @@ class Adapter(ABC):
     # ---- names -------------------------------------------------------------------------------
 
     def width(self, site: str) -> int:
-        """Numbers per token at a residual-like site (`attn.v`: key-value heads times head width)."""
-        return self.n_kv_heads * self.d_head if site in ("attn.v", "attn.k") else self.d_model
+        """Numbers per token at a site; those of all heads together."""
+        if site in ("attn.v", "attn.k"):
+            return self.n_kv_heads * self.d_head
+        if site in ("attn.q", "attn.z"):
+            return self.n_heads * self.d_head
+        return self.d_mlp if site == "mlp.post" else self.d_model
 
     def layer(self, layer: int, argument: str = "layer") -> int:
         """A layer index, negatives counted from the end.
@@ -116,6 +122,8 @@ class Adapter(ABC):
             if layers != "all":
                 raise ArgumentError(f'{argument}={layers!r}: a sequence of layers, or "all".')
             return tuple(range(self.n_layers))
+        if isinstance(layers, Tensor | np.ndarray):
+            layers = layers.tolist()
         if not isinstance(layers, Iterable):
             return (self.layer(layers, argument),)
         found = sorted({self.layer(layer, argument) for layer in layers})
@@ -226,6 +234,7 @@ class Adapter(ABC):
             "line": type(self.model).__name__,
             "coordinates": self.coordinates(),
             "user_hooks": list(self.user_hooks()),
+            "training": bool(self.model.training),
             "versions": {"lensprobe": __version__, **versions},
         }
 

@@ -148,6 +148,9 @@ class BridgeAdapter(Adapter):
     def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             ids = kwargs.get("input_ids", args[0] if args else None)
+            if ids is None and kwargs.get("inputs_embeds") is not None:
+                # Positions are known from the shape; which tokens these are is not.
+                ids = torch.zeros(kwargs["inputs_embeds"].shape[:2], dtype=torch.long)
             inner = kwargs.get("past_key_values")
             past = int(inner.get_seq_length()) if inner is not None else 0
             if ids is not None:

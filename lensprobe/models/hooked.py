@@ -117,9 +117,16 @@ class HookedAdapter(Adapter):
             past = int(entry.past_keys.shape[1]) if entry is not None else 0
             report(seen[0], kwargs.get("attention_mask"), past)
 
+        def whole(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # A pass that starts late meets neither the embedding nor block 0.
+            if kwargs.get("start_at_layer"):
+                shape = args[0].shape[:2]
+                report(torch.zeros(shape, dtype=torch.long), kwargs.get("attention_mask"), 0)
+
         # The mask and the cache meet only at the first attention layer, which runs after hook_embed
         # and resid_pre 0; a pre-hook of block 0 comes before both of its residual sites.
         handles = [
+            self.model.register_forward_pre_hook(whole, with_kwargs=True),
             self.model.embed.register_forward_pre_hook(embedding),
             self.model.blocks[0].register_forward_pre_hook(attention, with_kwargs=True),
         ]

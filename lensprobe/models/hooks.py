@@ -11,14 +11,15 @@ _OURS: set[int] = set()
 """Handles of the hooks that lensprobe has attached just now; all others are the user's."""
 
 
-def add_hook(point: Any, function: Callable[..., Any]) -> Callable[[], None]:
+def add_hook(point: Any, function: Callable[..., Any], *, ours: bool = True) -> Callable[[], None]:
     """Attach a forward hook to a `HookPoint` and return the call that removes this hook alone.
 
-    `reset_hooks` would take the user's hooks with it.
+    `reset_hooks` would take the user's hooks with it. A hook that is not `ours` counts as the user's.
     """
     point.add_hook(function)
     handle = point.fwd_hooks[-1]
-    _OURS.add(id(handle))
+    if ours:
+        _OURS.add(id(handle))
 
     def remove() -> None:
         _OURS.discard(id(handle))

@@ -47,7 +47,7 @@ class Decoder:
 
     def start(self) -> Tensor:
         """Read the prompts, in chunks where one pass would take too much memory."""
-        self.session.begin(self.step)
+        self.session.begin()
         rows, length = self.ids.shape
         ranges = chunks(self.adapter, rows, length, self.chunk, False) if self.cached else []
         for begin, end in ranges[:-1]:
@@ -60,7 +60,7 @@ class Decoder:
         self._grow(tokens)
         width = self.ids.shape[1]
         if self.cache is None:
-            self.session.begin(self.step)
+            self.session.begin()
             return self._read(self.step, self.ids, "last")
         # A moving edit wrote into the older token's keys and values; read it again, plain.
         again = 1 if self.session.moves else 0

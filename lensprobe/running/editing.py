@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..edits import Edit
 from ..errors import ArgumentError
+from ..interrupts import uninterrupted
 from ..models.adapter import adapter_for
 from ..positions import Step
 from .session import Session
@@ -37,7 +38,8 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.editing")
-    session = Session(adapter, edits)
+    # The user's own edits: passes are not shortened under them, and results name their hook points.
+    session = Session(adapter, edits, ours=False)
     tokenizer = getattr(model, "tokenizer", None)
     prompts = np.zeros(0, dtype=int)
     read = np.zeros(0, dtype=int)
@@ -48,7 +50,9 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
         real = _real(mask, tokens.shape)
         if past and session.moves:
             raise ArgumentError("positions=last() over a cache needs lp.generate; see lp.editing.")
-        if past == 0 or len(read) != len(tokens):
+        if past and len(read) != len(tokens):
+            raise ArgumentError("a cache filled outside lp.editing: read the prompt inside it too.")
+        if past == 0:
             read = np.zeros(len(tokens), dtype=int)
         lengths = read + real.sum(1)
         fresh = past == 0
@@ -64,15 +68,21 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
             tokenizer=tokenizer,
         )
         if fresh:
-            session.begin(step)
+            session.check_texts(len(tokens))
+            session.check(step)
+            session.begin()
         session.step, read = step, lengths
 
-    remove = adapter.watch(before)
+    removers = []
     try:
+        with uninterrupted():
+            removers.append(adapter.watch(before))
         with session:
             yield model
     finally:
-        remove()
+        with uninterrupted():
+            for remove in removers:
+                remove()
 
 
 def _real(mask: Tensor | None, shape: tuple[int, ...]) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..models.sites import DEFAULT_SITE
 from ..results import Result
 from ..tokens import Bos, Side, TokenBatch, as_texts, encoded
 from .batching import each_group
-from .session import Session, prompt_step
+from .session import Session, all_prompts, prompt_step
 
 __all__ = ["Forward", "forward"]
 
@@ -104,6 +104,8 @@ def forward(
     adapter.require_decoder("lp.forward")
     if logits not in ("all", "last", None):
         raise ArgumentError(f'logits={logits!r}: "all", "last" or None.')
+    if site == "attn.pattern":
+        raise ArgumentError("site='attn.pattern' has no vector for a token; use lp.sinks.scan.")
     wanted = () if layers is None else adapter.layers(layers)
     names = [adapter.hook_name(site, layer) for layer in wanted]
     rows = [encoded(adapter, text, bos) for text in as_texts(texts)]
@@ -114,14 +116,18 @@ def forward(
         {name: (lambda x, n=name: found.__setitem__(n, x)) for name in names},
         texts=len(rows),
     )
+    session.check(all_prompts(adapter, rows))
 
     def work(group: list[int]) -> list[_Kept]:
         # Padded on the left, every text ends in the last column, the only one to be unembedded.
         edge = "left" if logits == "last" else side
         batch = TokenBatch.pad(adapter, [rows[i] for i in group], side=edge, bos=bos)
         step = prompt_step(batch, rows=np.asarray(group))
-        session.begin(step)
-        out = session.read(step, batch.ids, logits=logits)
+        session.begin()
+        # A hook of the user's, on the logits say, must still see the whole pass.
+        computed = "all" if adapter.user_hooks() else logits
+        out = session.read(step, batch.ids, logits=computed)
+        out = None if out is None or logits is None else out[:, -1:] if logits == "last" else out
         kept = [
             _Kept(
                 batch.strings(row),

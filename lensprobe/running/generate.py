@@ -20,7 +20,7 @@ from ..tokens import Bos, TokenBatch, as_texts, encoded, token_strings
 from .decoding import Decoder
 from .forward import describe
 from .sampling import Sampler
-from .session import Session
+from .session import Session, all_prompts
 
 __all__ = ["Generation", "generate"]
 
@@ -116,6 +116,7 @@ def generate(
         )
     batch = TokenBatch.pad(adapter, rows, side="left", bos=bos)
     session = Session(adapter, edits, texts=len(rows))
+    session.check(all_prompts(adapter, rows))
     written = _Written(adapter, batch, stop_at_eos, logprobs)
     complete = True
     with session:

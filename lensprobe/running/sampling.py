@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,18 @@ def _check(
     repetition_penalty: float,
     seed: int | None,
 ) -> None:
-    if not np.isfinite(temperature) or temperature < 0:
+    for name, value in (("temperature", temperature), ("repetition_penalty", repetition_penalty)):
+        if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value):
+            raise ArgumentError(f"{name}={value!r}: a finite number.")
+    if top_p is not None and not isinstance(top_p, Real):
+        raise ArgumentError(f"top_p={top_p!r}: a number, or None.")
+    if temperature < 0:
         raise ArgumentError(f"temperature={temperature!r}: 0 (greedy) or a positive number.")
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise ArgumentError(f"top_k={top_k!r}: a positive whole number, or None.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ArgumentError(f"top_p={top_p!r}: above 0 and at most 1, or None.")
-    if not np.isfinite(repetition_penalty) or repetition_penalty <= 0:
+    if repetition_penalty <= 0:
         raise ArgumentError(f"repetition_penalty={repetition_penalty!r}: a positive number.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")

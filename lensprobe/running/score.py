@@ -21,7 +21,7 @@ from ..tokens import Bos, Encoded, Side, TokenBatch, as_texts, encoded, token_st
 from .batching import chunks, each_group, plan_groups
 from .decoding import Decoder
 from .forward import describe
-from .session import Session, part, prompt_step
+from .session import Session, all_prompts, part, prompt_step
 
 __all__ = ["Score", "score"]
 
@@ -95,12 +95,13 @@ def score(
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.score")
-    rows, prompts = _joined(adapter, as_texts(texts), prompt, bos)
+    rows, starts = _joined(adapter, as_texts(texts), prompt, bos)
     session = Session(adapter, edits, texts=len(rows))
+    session.check(all_prompts(adapter, rows, starts))
 
     def work(group: list[int]) -> list[np.ndarray]:
         chosen = [rows[index] for index in group]
-        lengths = np.asarray([prompts[index] for index in group])
+        lengths = np.asarray([starts[index] for index in group])
         if session.moves:
             return _walk(session, chosen, lengths, np.asarray(group), chunk)
         return _read(session, chosen, lengths, np.asarray(group), side, chunk)
@@ -123,7 +124,9 @@ def score(
         "complete": outcome.complete,
         "notes": outcome.notes,
     }
-    result = _result(adapter, rows, prompts if prompt is not None else None, losses, provenance)
+    if not losses:
+        raise Interrupted("interrupted before the first text was finished.")
+    result = _result(adapter, rows, starts if prompt is not None else None, losses, provenance)
     if not outcome.complete:
         raise Interrupted(f"interrupted after {len(losses)} of {len(rows)} texts.", partial=result)
     return result
@@ -135,6 +138,8 @@ def _joined(
     """Each text with its prompt in front, and how many tokens the prompt has."""
     if prompt is None:
         rows = [encoded(adapter, text, bos) for text in texts]
+        if min(map(len, rows)) < 2:
+            raise ArgumentError("a text of one token has no next token to score.")
         return rows, [len(row) for row in rows]
     fronts = as_texts(prompt)
     if len(fronts) not in (1, len(texts)):
@@ -163,7 +168,7 @@ def _read(
     adapter = session.adapter
     batch = TokenBatch.pad(adapter, rows, side=side)
     step = prompt_step(batch, prompts=prompts, rows=index)
-    session.begin(step)
+    session.begin()
     count, width = batch.ids.shape
     ranges = chunks(adapter, count, width, chunk, True)
     cache = adapter.new_cache(count) if len(ranges) > 1 else None

@@ -14,11 +14,12 @@ from typing_extensions import Self
 
 from ..edits import Edit, Selection
 from ..errors import ArgumentError
+from ..interrupts import uninterrupted
 from ..models.adapter import Adapter
 from ..models.cache import Cache
 from ..models.hooks import add_hook
 from ..positions import Positions, Step
-from ..tokens import TokenBatch
+from ..tokens import Encoded, TokenBatch
 
 __all__ = ["Session", "hooked"]
 
@@ -26,10 +27,11 @@ Hook = Callable[[Tensor], Tensor | None]
 
 
 @contextmanager
-def hooked(adapter: Adapter, hooks: Mapping[str, Hook]) -> Iterator[None]:
+def hooked(adapter: Adapter, hooks: Mapping[str, Hook], *, ours: bool = True) -> Iterator[None]:
     """Hooks `name -> f(activation)` for the length of a `with` block.
 
-    Whatever happens inside, ours are removed and the user's stay.
+    Whatever happens inside, these are removed and the user's stay. Hooks that are not `ours` stand
+    for the user's own: passes are not shortened under them and results name them.
 
     Raises:
         HookPointError: a name that does not exist or never fires.
@@ -37,12 +39,14 @@ def hooked(adapter: Adapter, hooks: Mapping[str, Hook]) -> Iterator[None]:
     points = list(zip(adapter.points(hooks), hooks.values(), strict=True))
     removers: list[Callable[[], None]] = []
     try:
-        for point, function in points:
-            removers.append(add_hook(point, lambda x, hook, f=function: f(x)))
+        with uninterrupted():
+            for point, function in points:
+                removers.append(add_hook(point, lambda x, hook, f=function: f(x), ours=ours))
         yield
     finally:
-        for remove in reversed(removers):
-            remove()
+        with uninterrupted():
+            for remove in reversed(removers):
+                remove()
 
 
 @dataclass
@@ -72,9 +76,13 @@ class Session:
         probes: Mapping[str, Hook] | None = None,
         *,
         texts: int | None = None,
+        ours: bool = True,
     ) -> None:
         self.adapter = adapter
-        self.edits = tuple(edit.bind(adapter) for edit in _checked(edits, texts))
+        self.ours = ours
+        self.edits = tuple(edit.bind(adapter) for edit in _listed(edits))
+        if texts is not None:
+            self.check_texts(texts)
         self.step: Step | None = None
         self._seen: dict[int, _Seen] = {}
         hooks: dict[str, Hook] = {}
@@ -96,21 +104,37 @@ class Session:
         return any(edit.positions.moves for edit in self.edits)
 
     def __enter__(self) -> Self:
-        self._attached.enter_context(hooked(self.adapter, self._hooks))
+        self._attached.enter_context(hooked(self.adapter, self._hooks, ours=self.ours))
         return self
 
     def __exit__(self, *details: object) -> None:
         self._attached.close()
 
-    def begin(self, prompt: Step) -> None:
-        """Start over with new rows. Checks every selector against the whole prompts.
+    def check_texts(self, texts: int) -> None:
+        """Whether values for each text are for as many texts as there are.
+
+        Raises:
+            ArgumentError: they are not.
+        """
+        for edit in self.edits:
+            if edit.rows() not in (None, texts):
+                raise ArgumentError(
+                    f"{type(edit).__name__} holds values for {edit.rows()} texts; "
+                    f"there are {texts}."
+                )
+
+    def check(self, prompts: Step) -> None:
+        """Look at all prompts, before any pass is paid for.
 
         Raises:
             ArgumentError: a selector that a prompt cannot satisfy.
         """
-        self._seen.clear()
         for edit in self.edits:
-            edit.positions.check(prompt)
+            edit.positions.check(prompts)
+
+    def begin(self) -> None:
+        """Start over with new rows."""
+        self._seen.clear()
 
     def read(
         self,
@@ -144,7 +168,7 @@ class Session:
         """The selection of this step, computed once for all layers; None where it is empty."""
         step = self.step
         if step is None:
-            return None
+            raise ArgumentError("an edit met a pass whose tokens nobody announced.")
         seen = self._seen.setdefault(id(positions), _Seen(np.zeros(len(step.rows), dtype=int)))
         if seen.step is not step:
             mask = positions.mask(step)
@@ -162,6 +186,31 @@ class Session:
                 )
             )
         return seen.selection
+
+
+def all_prompts(
+    adapter: Adapter, rows: Sequence[Encoded], prompts: Sequence[int] | None = None
+) -> Step:
+    """Every text's prompt without its tokens, for selectors to be checked against.
+
+    Raises:
+        ArgumentError: a text is longer than the model's context.
+    """
+    longest = max(len(row) for row in rows)
+    if longest > adapter.context:
+        raise ArgumentError(
+            f"a text has {longest} tokens; this model's context is {adapter.context}."
+        )
+    nothing = np.zeros((len(rows), 0), dtype=int)
+    return Step(
+        positions=nothing,
+        tokens=nothing,
+        prompts=np.asarray([len(row) for row in rows] if prompts is None else prompts),
+        newest=nothing.astype(bool),
+        rows=np.arange(len(rows)),
+        roles=[row.roles for row in rows],
+        tokenizer=getattr(adapter.model, "tokenizer", None),
+    )
 
 
 def prompt_step(
@@ -193,16 +242,11 @@ def part(step: Step, begin: int, end: int, *, reread: int = 0) -> Step:
     )
 
 
-def _checked(edits: Edit | Iterable[Edit], texts: int | None) -> list[Edit]:
-    found = [edits] if isinstance(edits, Edit) else list(edits)
+def _listed(edits: Edit | Iterable[Edit]) -> list[Edit]:
+    found = [edits] if isinstance(edits, Edit) or not isinstance(edits, Iterable) else list(edits)
     for edit in found:
         if not isinstance(edit, Edit):
             raise ArgumentError(f"edits: {edit!r} is not an edit such as lp.Add or lp.Scale.")
-        rows = edit.rows()
-        if texts is not None and rows not in (None, texts):
-            raise ArgumentError(
-                f"{type(edit).__name__} holds values for {rows} texts; there are {texts}."
-            )
     return found
 
 
