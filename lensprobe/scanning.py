@@ -13,23 +13,19 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .corpus import Batch, Corpus, Tally
 from .errors import ArgumentError, Interrupted
 from .interrupts import uninterrupted
 from .models.adapter import Adapter
 from .running import hooked
-from .running.batching import out_of_memory
-from .settings import current
+from .running.batching import out_of_memory, progress_bar
 from .statistics import Bundle
 
 __all__ = ["Reading", "Scan", "forward"]
 
 R = TypeVar("R")
 Hooks = Mapping[str, Callable[[Tensor], None]]
-PATIENCE = 5.0
-"""Seconds before a progress bar shows itself."""
 
 
 class Reading(Protocol):
@@ -71,7 +67,7 @@ class Scan:
             ArgumentError: an empty or unreadable corpus, or a window that does not fit in memory.
             Interrupted: Ctrl-C; `.partial` is the result over the finished batches.
         """
-        with self._bar(progress) as bar:
+        with progress_bar("tok", progress, unit_scale=True) as bar:
             try:
                 for batch in self.corpus.batches():
                     self._read(batch)
@@ -85,13 +81,6 @@ class Scan:
                     partial=partial,
                 ) from interrupt
         return finish(self, True)
-
-    def _bar(self, progress: bool | None) -> Any:
-        shown = current("progress", progress)
-        # tqdm's own rule for None: silent where the output is not a terminal.
-        disable = None if shown is None else not shown
-        delay = PATIENCE if shown is None else 0.0
-        return tqdm(unit="tok", unit_scale=True, disable=disable, delay=delay, leave=False)
 
     def _read(self, batch: Batch) -> None:
         """One batch, cut in two for as long as memory runs out."""

@@ -16,7 +16,15 @@ from ..models.adapter import Adapter
 from ..settings import current
 from ..tokens import Encoded
 
-__all__ = ["Outcome", "buckets", "chunks", "each_group", "out_of_memory", "plan_groups"]
+__all__ = [
+    "Outcome",
+    "buckets",
+    "chunks",
+    "each_group",
+    "out_of_memory",
+    "plan_groups",
+    "progress_bar",
+]
 
 PASS_BYTES = 64 * 2**20
 """What one chunk may take for attention scores and logits; weights and cache are not counted."""
@@ -71,6 +79,15 @@ def chunks(
     return [(begin, min(begin + size, length)) for begin in range(0, length, size)]
 
 
+def progress_bar(unit: str, progress: bool | None, **options: Any) -> Any:
+    """A tqdm bar: shown, not shown, or with None shown once a call takes long."""
+    shown = current("progress", progress)
+    # tqdm's own rule for None: silent where the output is not a terminal.
+    disable = None if shown is None else not shown
+    delay = PATIENCE if shown is None else 0.0
+    return tqdm(unit=unit, disable=disable, delay=delay, leave=False, **options)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -104,11 +121,7 @@ def each_group(
     """
     outcome: Outcome[T] = Outcome()
     waiting = list(reversed(buckets(texts, batch_tokens)))
-    shown = current("progress", progress)
-    # tqdm's own rule for None: silent where the output is not a terminal.
-    disable = None if shown is None else not shown
-    delay = PATIENCE if shown is None else 0.0
-    with tqdm(total=len(texts), unit="text", disable=disable, delay=delay, leave=False) as bar:
+    with progress_bar("text", progress, total=len(texts)) as bar:
         try:
             while waiting:
                 group = waiting.pop()
