@@ -372,6 +372,28 @@ def test_an_interrupted_generation_keeps_its_tokens(model, interrupted_after_one
     assert not partial.provenance["complete"]
 
 
+def test_a_generation_that_runs_out_of_memory_goes_on_in_halves(model, vector):
+    edit = lp.Add(vector, layers=1, scale=torch.tensor([0.0, 1.0, 2.0]))
+    options = {"edits": edit, "max_new_tokens": 4, "temperature": 1.0, "seed": 5, "logprobs": True}
+    whole = lp.generate(model, TEXTS, **options)
+    point = model.hook_dict["blocks.0.hook_resid_post"]
+    passes = []
+
+    def full(x, hook):
+        passes.append(1)
+        if len(x) > 1 and len(passes) > 2:
+            raise MemoryError
+
+    point.add_hook(full)
+    try:
+        halves = lp.generate(model, TEXTS, **options)
+    finally:
+        point.remove_hooks()
+    assert halves.tokens["id"].tolist() == whole.tokens["id"].tolist()
+    np.testing.assert_allclose(halves.tokens["logprob"], whole.tokens["logprob"], atol=1e-4)
+    assert any("halved" in note for note in halves.provenance["notes"])
+
+
 def test_running_out_of_memory_halves_the_batch_and_says_so(model):
     plain = lp.score(model, TEXTS)
     point = model.hook_dict["blocks.0.hook_resid_post"]

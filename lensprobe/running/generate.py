@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..results import Result
 from ..settings import current
-from ..tokens import Bos, TokenBatch, as_texts, encoded, token_strings
+from ..tokens import Bos, Encoded, TokenBatch, as_texts, encoded, token_strings
+from .batching import each_group
 from .decoding import Decoder
 from .forward import describe
 from .sampling import Sampler
@@ -114,23 +116,31 @@ def generate(
             f"max_new_tokens={max_new_tokens}: with the longest prompt that is {longest} tokens; "
             f"this model's context is {adapter.context}."
         )
-    batch = TokenBatch.pad(adapter, rows, side="left", bos=bos)
     session = Session(adapter, edits, texts=len(rows))
     session.check(all_prompts(adapter, rows))
-    written = _Written(adapter, batch, stop_at_eos, logprobs)
-    complete = True
-    with session:
-        decoder = Decoder(session, batch, cached=cache, chunk=chunk)
+    stopped: list[bool] = []
+
+    def work(group: list[int]) -> list[list[dict[str, Any]]]:
+        batch = TokenBatch.pad(adapter, [rows[index] for index in group], side="left")
+        written = _Written(adapter, batch, group, stop_at_eos, logprobs)
+        decoder = Decoder(session, batch, cached=cache, chunk=chunk, rows=np.asarray(group))
+        draw = sampler.for_rows(group)
+        chosen: Tensor | None = None
         try:
-            scores = decoder.start()
-            for step in range(max_new_tokens):
-                chosen = sampler.choose(scores, decoder.ids, batch.mask)
+            for _ in range(0 if stopped else max_new_tokens):
+                scores = decoder.start() if chosen is None else decoder.advance(chosen)
+                chosen = draw.choose(scores, decoder.ids, batch.mask)
                 written.add(chosen, scores)
-                if written.done or step + 1 == max_new_tokens:
+                if written.done:
                     break
-                scores = decoder.advance(chosen)
         except KeyboardInterrupt:
-            complete = False
+            stopped.append(True)
+        return written.rows
+
+    with session:
+        # All prompts in one group; memory alone may split it.
+        outcome = each_group(rows, work, batch_tokens=sys.maxsize, progress=False)
+    complete = outcome.complete and not stopped
     provenance = {
         **adapter.provenance(),
         "bos": adapter.bos(bos),
@@ -138,9 +148,9 @@ def generate(
         "max_new_tokens": max_new_tokens,
         "edits": [describe(edit) for edit in session.edits],
         "complete": complete,
-        "notes": [],
+        "notes": outcome.notes,
     }
-    result = written.result(provenance)
+    result = _result(adapter, rows, outcome.answers, logprobs, provenance)
     if not complete:
         raise Interrupted(f"interrupted after {len(result.tokens)} tokens.", partial=result)
     return result
@@ -158,9 +168,11 @@ def _check_budget(max_new_tokens: int) -> None:
 class _Written:
     """The tokens chosen so far; a row that met its end takes no more."""
 
-    def __init__(self, adapter: Adapter, batch: TokenBatch, stop: bool, logprobs: bool) -> None:
-        self.tokenizer = getattr(adapter.model, "tokenizer", None)
-        self.batch = batch
+    def __init__(
+        self, adapter: Adapter, batch: TokenBatch, texts: list[int], stop: bool, logprobs: bool
+    ) -> None:
+        self.texts = texts
+        self.lengths = batch.lengths
         self.ends = set(_ends(adapter)) if stop else set()
         self.logprobs = logprobs
         self.open = np.ones(len(batch.ids), dtype=bool)
@@ -176,12 +188,11 @@ class _Written:
             if self.logprobs
             else None
         )
-        lengths = self.batch.lengths
         for row, token in enumerate(chosen.tolist()):
             if self.open[row]:
                 found = {
-                    "text": row,
-                    "position": int(lengths[row]) + len(self.rows[row]),
+                    "text": self.texts[row],
+                    "position": int(self.lengths[row]) + len(self.rows[row]),
                     "id": token,
                 }
                 if values is not None:
@@ -189,27 +200,35 @@ class _Written:
                 self.rows[row].append(found)
                 self.open[row] = token not in self.ends
 
-    def result(self, provenance: dict[str, Any]) -> Generation:
-        flat = [found for row in self.rows for found in row]
-        columns = ["text", "position", "token", "id"] + ["logprob"] * self.logprobs
-        tokens = pd.DataFrame(flat, columns=[c for c in columns if c != "token"])
-        tokens.insert(2, "token", token_strings(self.tokenizer, tokens["id"]))
-        texts = pd.DataFrame(
-            {
-                "text": range(len(self.rows)),
-                "prompt": [self._decode(ids) for ids in self.batch.rows()],
-                "completion": [self._decode([f["id"] for f in row]) for row in self.rows],
-                "count": [len(row) for row in self.rows],
-            }
-        )
-        return Generation(
-            provenance=provenance, texts=texts, tokens=tokens.reindex(columns=columns)
-        )
 
-    def _decode(self, ids: list[int]) -> str:
-        if self.tokenizer is None:
+def _result(
+    adapter: Adapter,
+    rows: list[Encoded],
+    answers: dict[int, list[dict[str, Any]]],
+    logprobs: bool,
+    provenance: dict[str, Any],
+) -> Generation:
+    tokenizer = getattr(adapter.model, "tokenizer", None)
+
+    def decode(ids: Iterable[int]) -> str:
+        if tokenizer is None:
             return " ".join(map(str, ids))
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    order = sorted(answers)
+    flat = [found for index in order for found in answers[index]]
+    columns = ["text", "position", "token", "id"] + ["logprob"] * logprobs
+    tokens = pd.DataFrame(flat, columns=[c for c in columns if c != "token"])
+    tokens.insert(2, "token", token_strings(tokenizer, tokens["id"]))
+    texts = pd.DataFrame(
+        {
+            "text": order,
+            "prompt": [decode(rows[index].ids) for index in order],
+            "completion": [decode(f["id"] for f in answers[index]) for index in order],
+            "count": [len(answers[index]) for index in order],
+        }
+    )
+    return Generation(provenance=provenance, texts=texts, tokens=tokens.reindex(columns=columns))
 
 
 def _ends(adapter: Adapter) -> list[int]:

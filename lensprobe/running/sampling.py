@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -57,6 +59,12 @@ class Sampler:
                 self.filters.append(TopPLogitsWarper(float(top_p)))
         self.generators: list[torch.Generator] = []
 
+    def for_rows(self, rows: Sequence[int]) -> Sampler:
+        """The same options at the beginning of these rows' random numbers."""
+        twin = copy.copy(self)
+        twin.generators = [self._generator(row) for row in rows]
+        return twin
+
     def facts(self) -> dict[str, Any]:
         """The options and the seed, for a result's provenance."""
         return {**self.options, "seed": None if self.greedy else self.seed}
@@ -80,8 +88,6 @@ class Sampler:
         if self.greedy:
             return scores.argmax(-1)
         odds = self.filters(ids, scores).softmax(-1).cpu()
-        if not self.generators:
-            self.generators = [self._generator(row) for row in range(len(odds))]
         pairs = zip(odds, self.generators, strict=True)
         drawn = [torch.multinomial(row, 1, generator=generator) for row, generator in pairs]
         return torch.cat(drawn).to(ids.device)
