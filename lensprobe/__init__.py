@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import massive, positions, sinks
-    from .edits import Add, Mix, ProjectOut, Scale, Set
+    from . import massive, positions, sinks, steering
+    from .edits import Add, Clamp, Mix, ProjectOut, Scale, Set
     from .errors import Interrupted, LensprobeError
     from .models import check, load
     from .reporting import report
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Add": ("edits", "Add"),
+    "Clamp": ("edits", "Clamp"),
     "Interrupted": ("errors", "Interrupted"),
     "LensprobeError": ("errors", "LensprobeError"),
     "Mix": ("edits", "Mix"),
@@ -44,10 +45,12 @@ _HOMES = {
     "report": ("reporting", "report"),
     "score": ("running", "score"),
     "sinks": ("sinks", None),
+    "steering": ("steering", None),
 }
 
 __all__ = [
     "Add",
+    "Clamp",
     "Interrupted",
     "LensprobeError",
     "Mix",
@@ -68,6 +71,7 @@ __all__ = [
     "report",
     "score",
     "sinks",
+    "steering",
 ]
 
 

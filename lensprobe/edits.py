@@ -26,7 +26,7 @@ from .models.adapter import Adapter
 from .models.sites import DEFAULT_SITE
 from .positions import Positions
 
-__all__ = ["Add", "Edit", "Mix", "ProjectOut", "Scale", "Selection", "Set"]
+__all__ = ["Add", "Clamp", "Edit", "Mix", "ProjectOut", "Scale", "Selection", "Set"]
 
 EVERYWHERE = where.all()
 EDITABLE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "attn.v")
@@ -122,10 +122,13 @@ class Add(Edit):
         vector: `[width]`, the same at every selected token; `[k width]`, row i at the i-th selected
             token and nothing after the k-th; `[batch k width]`, one such table for each text.
         scale: a number, or `[batch]`, one for each text.
+        preserve_norm: turn each token's vector instead of lengthening it: the sum is scaled back to
+            the norm that the token had.
     """
 
     vector: Tensor
     scale: float | Tensor = field(default=1.0, kw_only=True)
+    preserve_norm: bool = field(default=False, kw_only=True)
 
     @override
     def rows(self) -> int | None:
@@ -136,7 +139,12 @@ class Add(Edit):
         return replace(self, vector=vector, scale=_strength("scale", self.scale, adapter))
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
-        return stream + _per_row(self.scale, selection) * _aligned(self.vector, stream, selection)
+        added = stream + _per_row(self.scale, selection) * _aligned(self.vector, stream, selection)
+        if not self.preserve_norm:
+            return added
+        before, after = stream.norm(dim=-1, keepdim=True), added.norm(dim=-1, keepdim=True)
+        # A sum of zero has no direction to be scaled along, and stays zero.
+        return added * (before / torch.where(after == 0, 1.0, after))
 
     def _picked(self, selection: Selection) -> Tensor | None:
         return _within(super()._picked(selection), self.vector, selection)
@@ -237,14 +245,36 @@ class ProjectOut(Edit):
     vector: Tensor
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
-        vector = _vector("vector", self.vector, width, adapter)
-        if vector.ndim != 1 or float(vector.norm()) == 0.0:
-            raise ArgumentError("vector: ProjectOut takes one direction that is not zero.")
-        return replace(self, vector=vector / vector.norm())
+        return replace(self, vector=_direction(self, self.vector, width, adapter))
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
         unit = self.vector.to(stream.dtype)
         return stream - (stream @ unit)[..., None] * unit
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp(Edit):
+    """Set the component along `vector` `[width]` to `value`, in units of the residual stream.
+
+    The direction need not have unit norm; the rest of the stream stays as it is. `value` is a number,
+    or `[batch]`, one for each text. `value=0` is `ProjectOut`.
+    """
+
+    vector: Tensor
+    value: float | Tensor = field(kw_only=True)
+
+    @override
+    def rows(self) -> int | None:
+        return _rows(None, self.value)
+
+    def _bind(self, adapter: Adapter, width: int) -> Edit:
+        vector = _direction(self, self.vector, width, adapter)
+        return replace(self, vector=vector, value=_strength("value", self.value, adapter))
+
+    def _change(self, stream: Tensor, selection: Selection) -> Tensor:
+        unit = self.vector.to(stream.dtype)
+        component = (stream @ unit)[..., None]
+        return stream + (_per_row(self.value, selection) - component) * unit
 
 
 # ---- shared pieces ---------------------------------------------------------------------------
@@ -262,6 +292,13 @@ def _vector(name: str, given: Any, width: int, adapter: Adapter) -> Tensor:
     # At least float32: half-precision vectors meet the stream in float32, doubles stay doubles.
     dtype = torch.promote_types(vector.dtype, torch.float32)
     return vector.to(device=adapter.device, dtype=dtype)
+
+
+def _direction(edit: Edit, given: Any, width: int, adapter: Adapter) -> Tensor:
+    vector = _vector("vector", given, width, adapter)
+    if vector.ndim != 1 or float(vector.norm()) == 0.0:
+        raise ArgumentError(f"vector: {type(edit).__name__} takes one direction that is not zero.")
+    return vector / vector.norm()
 
 
 def _strength(name: str, given: float | Tensor, adapter: Adapter) -> float | Tensor:

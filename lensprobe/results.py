@@ -28,7 +28,7 @@ from .errors import ArgumentError, OutputError, nearest
 __all__ = ["Result", "open_result", "writable", "writing"]
 
 FORMAT = 1
-ROOMS = ("costs", "running", "massive", "sinks", "reporting")
+ROOMS = ("costs", "running", "massive", "sinks", "steering", "reporting")
 """Where result types are defined."""
 _KINDS: dict[str, type[Result]] = {}
 R = TypeVar("R", bound="Result")

@@ -97,6 +97,28 @@ def test_a_pass_can_start_late_over_a_filled_cache(model, ids):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("start", [0, 2, 4])
+def test_rows_of_a_cache_repeat_and_go_on_from_any_block(model, ids, start, ragged):
+    adapter = adapter_for(model)
+    mask = torch.ones(ids.shape, dtype=torch.bool)
+    mask[0, :2] = not ragged
+    whole = adapter.run(ids, mask=mask)
+    inside = adapter.run(ids, mask=mask, stop=start) if start else ids
+    cache = adapter.new_cache(2)
+    adapter.run(ids[:, :4], mask=mask[:, :4], cache=cache, logits=None)
+    copied = cache.repeated(3)
+    new, real = (t[:, 4:].repeat_interleave(3, dim=0) for t in (inside, mask))
+    out = adapter.run(new, mask=real, cache=copied, start=start)
+    wanted = whole[:, 4:].repeat_interleave(3, dim=0)
+    torch.testing.assert_close(out, wanted, atol=1e-4, rtol=1e-4)
+    # The original still goes on as if nothing had been copied.
+    assert (cache.length, copied.length) == (4, 9)
+    rest = adapter.run(ids[:, 4:], mask=mask[:, 4:], cache=cache)
+    torch.testing.assert_close(rest, whole[:, 4:], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_logits_of_the_newest_column_only(model, ids):
     adapter = adapter_for(model)
     torch.testing.assert_close(adapter.run(ids, logits="last"), model(ids)[:, -1:])

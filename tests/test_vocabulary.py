@@ -12,7 +12,11 @@ import pytest
 
 import lensprobe as lp
 
-SUBJECTS = {"model", "texts", "prompt", "name", "messages", "edits", "path"}
+SUBJECTS = {
+    "model", "texts", "prompt", "name", "messages", "edits", "path",
+    # a steering vector is made from two sides and then is itself what a call is about
+    "positive", "negative", "text", "vector",
+}  # fmt: skip
 OPTIONS = {
     # text and BOS
     "prompt", "column", "limit", "bos", "side",
@@ -20,8 +24,9 @@ OPTIONS = {
     "layer", "layers", "site", "positions", "position", "keys", "dim", "head", "neuron", "at",
     # strength
     "scale", "scales", "factor", "factors", "weight", "weights",
-    # contrast
-    "positive", "negative",
+    # contrast and steering vectors
+    "positive", "negative", "vector", "read", "method", "pad", "n", "target", "measure", "mixing",
+    "stack", "reference",
     # sampling
     "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs",
     "stop_at_eos", "cache",

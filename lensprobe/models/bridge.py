@@ -34,6 +34,19 @@ class BridgeCache(Cache):
             self.length -= count
             self.mask = None if self.mask is None else self.mask[:, : self.length]
 
+    @override
+    def repeated(self, times: int) -> BridgeCache:
+        copy = BridgeCache()
+        for index, layer in enumerate(self.inner.layers):
+            # Layers that a stopped pass never reached hold nothing.
+            if layer.is_initialized:
+                keys, values = (
+                    t.repeat_interleave(times, dim=0) for t in (layer.keys, layer.values)
+                )
+                copy.inner.update(keys, values, index)
+        self._like(copy, times)
+        return copy
+
 
 class BridgeAdapter(Adapter):
     """See `Adapter`."""

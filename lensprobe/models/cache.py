@@ -24,6 +24,15 @@ class Cache(ABC):
     def drop(self, count: int) -> None:
         """Forget the newest `count` tokens of every row."""
 
+    @abstractmethod
+    def repeated(self, times: int) -> Cache:
+        """A copy with every row `times` times in a row; this one stays as it is."""
+
+    def _like(self, other: Cache, times: int) -> Cache:
+        other.length = self.length
+        other.mask = None if self.mask is None else self.mask.repeat_interleave(times, dim=0)
+        return other
+
     def extend_mask(
         self, mask: Bool[Tensor, "batch pos"] | None, batch: int, new: int, device: torch.device
     ) -> Bool[Tensor, "batch total"] | None:

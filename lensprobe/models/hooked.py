@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,19 @@ class HookedCache(Cache):
             self.length -= count
             self.mask = None if self.mask is None else self.mask[:, : self.length]
             self.inner.previous_attention_mask = self.inner.previous_attention_mask[:, :-count]
+
+    @override
+    def repeated(self, times: int) -> HookedCache:
+        inner = copy(self.inner)
+        inner.entries = [copy(entry) for entry in self.inner.entries]
+        for entry in inner.entries:
+            entry.past_keys = entry.past_keys.repeat_interleave(times, dim=0)
+            entry.past_values = entry.past_values.repeat_interleave(times, dim=0)
+        mask = self.inner.previous_attention_mask
+        inner.previous_attention_mask = mask.repeat_interleave(times, dim=0)
+        other = HookedCache(inner)
+        self._like(other, times)
+        return other
 
 
 class HookedAdapter(Adapter):
