@@ -9,6 +9,7 @@ Half-precision streams are edited in float32 and rounded once on the way back.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -49,11 +50,15 @@ class Selection:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Edit(ABC):
-    """Base of the edits; see the module's text for what all of them share."""
+    """Base of the edits; see the module's text for what all of them share.
+
+    `origin` names the model that an edit's vector was made on, where that is known.
+    """
 
     layers: Any
     site: str = DEFAULT_SITE
     positions: Positions = EVERYWHERE
+    origin: str | None = field(default=None, repr=False)
 
     def bind(self, adapter: Adapter) -> Edit:
         """This edit with its tensors checked and moved to the model.
@@ -68,6 +73,7 @@ class Edit(ABC):
             raise ArgumentError(
                 f"positions={self.positions!r}: a selector such as lp.positions.all()."
             )
+        self._check_origin(adapter)
         bound = self._bind(adapter, adapter.width(self.site))
         table = bound._table()
         if table is None:
@@ -95,6 +101,22 @@ class Edit(ABC):
     def rows(self) -> int | None:
         """How many rows this edit was made for; None where it serves any number."""
         return None
+
+    def _check_origin(self, adapter: Adapter) -> None:
+        """A vector of another model's width is refused; of another model's name, warned about."""
+        vector = getattr(self, "vector", None)
+        if self.origin is None or not isinstance(vector, Tensor):
+            return
+        made, width = vector.shape[-1], adapter.width(self.site)
+        if made != width:
+            raise ArgumentError(
+                f"a vector of {made} numbers, made on {self.origin!r}, does not fit "
+                f"{adapter.name!r}: its {self.site} has {width}."
+            )
+        if self.origin != adapter.name:
+            warnings.warn(
+                f"a vector made on {self.origin!r} is used on {adapter.name!r}.", stacklevel=2
+            )
 
     def _table(self) -> Tensor | None:
         """The vectors of an edit that has one for each token, `[..., tokens, width]`."""

@@ -25,26 +25,70 @@ import pandas as pd
 
 from .errors import ArgumentError, OutputError, nearest
 
-__all__ = ["Result", "open_result", "writable", "writing"]
+__all__ = ["Result", "Shown", "open_result", "writable", "writing"]
 
 FORMAT = 1
 ROOMS = ("costs", "running", "massive", "sinks", "steering", "reporting")
 """Where result types are defined."""
+VECTORS = (".safetensors", ".gguf")
+"""Files that hold steering vectors."""
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 _KINDS: dict[str, type[Result]] = {}
 R = TypeVar("R", bound="Result")
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Result:
-    """Base of every result. Subclasses are frozen dataclasses with DataFrame, array and JSON fields."""
+class Shown:
+    """What results and steering vectors share: how they print, plot and cite themselves."""
 
     kind: ClassVar[str] = ""
     """Names the type in saved files and finds its figures in `lensprobe.plot`."""
     citations: ClassVar[tuple[str, ...]] = ()
     """BibTeX entries of the papers whose definitions the numbers follow."""
-
     provenance: dict[str, Any]
     """Where the numbers come from: model, revision, dtype, BOS policy, site, seed, versions, counts."""
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names that `to_frame(table)` takes; the first is the default."""
+        return ()
+
+    def summary(self) -> dict[str, float | int | str | bool]:
+        """Flat scalars for an experiment tracker or a printed line."""
+        return {"model": str(self.provenance.get("model", "?"))}
+
+    def cite(self) -> str:
+        """BibTeX of the papers whose definitions this result follows."""
+        return "\n\n".join(self.citations)
+
+    @property
+    def plot(self) -> Any:
+        """Call it for the default figure; its attributes are the other views (`.plot.heads()`)."""
+        return importlib.import_module("lensprobe.plot").views(self)
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{key}={_short(value)}" for key, value in self.summary().items())
+        return f"{type(self).__name__}({facts})"
+
+    def _repr_html_(self) -> str:
+        """A small calm table; inherits the notebook's colours, so it reads in light and dark."""
+        rows = "".join(
+            f"<tr><th scope='row' style='text-align:left'>{html.escape(str(key))}</th>"
+            f"<td style='text-align:left'>{html.escape(_short(value))}</td></tr>"
+            for key, value in self.summary().items()
+        )
+        name = html.escape(type(self).__name__)
+        tables = html.escape(", ".join(self.tables))
+        return (
+            f"<table><caption style='text-align:left'><b>{name}</b></caption>"
+            f"<tbody>{rows}</tbody></table><p><small>tables: {tables}</small></p>"
+        )
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Result(Shown):
+    """Base of every result. Subclasses are frozen dataclasses with DataFrame, array and JSON fields."""
+
+    provenance: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,19 +117,6 @@ class Result:
                 f"table={table!r}: this result has the tables {', '.join(names)}.{nearest(name, names)}"
             )
         return getattr(self, name).copy()
-
-    def summary(self) -> dict[str, float | int | str | bool]:
-        """Flat scalars for an experiment tracker or a printed line."""
-        return {"model": str(self.provenance.get("model", "?"))}
-
-    def cite(self) -> str:
-        """BibTeX of the papers whose definitions this result follows."""
-        return "\n\n".join(self.citations)
-
-    @property
-    def plot(self) -> Any:
-        """Call it for the default figure; its attributes are the other views (`.plot.heads()`)."""
-        return importlib.import_module("lensprobe.plot").views(self)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write everything to one file that `lp.open` reads back.
@@ -141,24 +172,6 @@ class Result:
         page = importlib.import_module("lensprobe.reporting.page")
         return page.write(self, path, js=js, theme=theme, overwrite=overwrite)
 
-    def __repr__(self) -> str:
-        facts = ", ".join(f"{key}={_short(value)}" for key, value in self.summary().items())
-        return f"{type(self).__name__}({facts})"
-
-    def _repr_html_(self) -> str:
-        """A small calm table; inherits the notebook's colours, so it reads in light and dark."""
-        rows = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(str(key))}</th>"
-            f"<td style='text-align:left'>{html.escape(_short(value))}</td></tr>"
-            for key, value in self.summary().items()
-        )
-        name = html.escape(type(self).__name__)
-        tables = html.escape(", ".join(self.tables))
-        return (
-            f"<table><caption style='text-align:left'><b>{name}</b></caption>"
-            f"<tbody>{rows}</tbody></table><p><small>tables: {tables}</small></p>"
-        )
-
 
 def _plain(value: Any) -> Any:
     """Provenance may hold numbers of numpy's and paths; in a file they are plain."""
@@ -171,12 +184,24 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def open_result(path: str | os.PathLike[str]) -> Result:
-    """Read a result that `.save` wrote. Exposed as `lp.open`.
+def open_result(path: str | os.PathLike[str]) -> Any:
+    """Read what `.save` wrote. Exposed as `lp.open`.
+
+    Returns:
+        The `Result`; of a `.safetensors` or `.gguf` file the `SteeringVector` or `SteeringVectors`.
 
     Raises:
-        OutputError: no such file, or it is damaged or not a lensprobe result.
+        OutputError: no such file, a damaged one, or one that lensprobe did not write. Pickles
+            (`.pt`, `.bin`, `.pkl` and their like) are refused: reading one runs what it holds.
     """
+    suffix = Path(path).suffix.lower()
+    if suffix in VECTORS:
+        return importlib.import_module("lensprobe.steering.files").read(path)
+    if suffix in PICKLES:
+        raise OutputError(
+            f"path={str(path)!r}: a {suffix} file is a pickle, which runs what it holds when it is "
+            "read; save the tensors as .safetensors instead."
+        )
     try:
         return _unpack(path, path)
     except FileNotFoundError as error:

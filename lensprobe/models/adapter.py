@@ -65,6 +65,12 @@ class Adapter(ABC):
         return model
 
     @property
+    def name(self) -> str:
+        """What results call the model: the name it was loaded by, or the one in its config."""
+        known = origin(self.model).get("name")
+        return known or str(getattr(self.model.cfg, "model_name", "unnamed"))
+
+    @property
     def tokenizer(self) -> Any:
         """The model's tokenizer. Raises `ModelError` where the model has none."""
         tokenizer = getattr(self.model, "tokenizer", None)
@@ -225,7 +231,7 @@ class Adapter(ABC):
             for package in ("torch", "transformers", "transformer-lens")
         }
         return {
-            "model": known.get("name") or str(getattr(self.model.cfg, "model_name", "unnamed")),
+            "model": self.name,
             "revision": known.get("revision"),
             "source": known.get("source", "a model already loaded"),
             **{key: known[key] for key in ("adapter", "quantisation", "package") if key in known},

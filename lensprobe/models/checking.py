@@ -113,7 +113,7 @@ def _facts(adapter: Adapter, config: Any) -> dict[str, str]:
     if adapter.n_kv_heads != adapter.n_heads:
         heads += f" queries over {adapter.n_kv_heads} keys and values"
     facts = {
-        "model": known.get("name") or str(getattr(model.cfg, "model_name", "unnamed")),
+        "model": adapter.name,
         "class": type(model).__name__,
         "from": known.get("source", "loaded outside lensprobe"),
         "kind": "encoder-decoder" if adapter.encoder_decoder else "decoder-only",

@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from .layered import SteeringVectors
+from .vector import SteeringVector
+
+__all__ = ["SteeringVector", "SteeringVectors"]
