@@ -107,7 +107,7 @@ def test_rows_of_a_cache_repeat_and_go_on_from_any_block(model, ids, start, ragg
     inside = adapter.run(ids, mask=mask, stop=start) if start else ids
     cache = adapter.new_cache(2)
     adapter.run(ids[:, :4], mask=mask[:, :4], cache=cache, logits=None)
-    copied = cache.repeated(3)
+    copied = cache.repeated(3, start)
     new, real = (t[:, 4:].repeat_interleave(3, dim=0) for t in (inside, mask))
     out = adapter.run(new, mask=real, cache=copied, start=start)
     wanted = whole[:, 4:].repeat_interleave(3, dim=0)

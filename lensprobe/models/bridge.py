@@ -35,17 +35,17 @@ class BridgeCache(Cache):
             self.mask = None if self.mask is None else self.mask[:, : self.length]
 
     @override
-    def repeated(self, times: int) -> BridgeCache:
-        copy = BridgeCache()
+    def repeated(self, times: int, start: int = 0) -> BridgeCache:
+        other = BridgeCache()
         for index, layer in enumerate(self.inner.layers):
-            # Layers that a stopped pass never reached hold nothing.
+            # Layers that a stopped pass never reached hold nothing. Those below `start` are handed
+            # on as they are: transformers asks the first of them how long the past is.
             if layer.is_initialized:
-                keys, values = (
-                    t.repeat_interleave(times, dim=0) for t in (layer.keys, layer.values)
-                )
-                copy.inner.update(keys, values, index)
-        self._like(copy, times)
-        return copy
+                held = (layer.keys, layer.values)
+                many = held if index < start else [t.repeat_interleave(times, 0) for t in held]
+                other.inner.update(*many, index)
+        self._like(other, times)
+        return other
 
 
 class BridgeAdapter(Adapter):
@@ -149,13 +149,26 @@ class BridgeAdapter(Adapter):
                 )
             )
             try:
-                with torch.no_grad():
+                with torch.no_grad(), self._silent():
                     token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
                     self.model(token, use_cache=False)
             finally:
                 handle.remove()
             self._block_wrap = seen[0]
         return self._block_wrap
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        """No hook point speaks: edits and probes are attached already, and this is not their pass."""
+        points = {id(point): point for point in self.model.hook_dict.values()}.values()
+        held = [(point, point._forward_hooks) for point in points]
+        try:
+            for point, hooks in held:
+                point._forward_hooks = type(hooks)()
+            yield
+        finally:
+            for point, hooks in held:
+                point._forward_hooks = hooks
 
     @override
     def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:

@@ -25,8 +25,11 @@ class Cache(ABC):
         """Forget the newest `count` tokens of every row."""
 
     @abstractmethod
-    def repeated(self, times: int) -> Cache:
-        """A copy with every row `times` times in a row; this one stays as it is."""
+    def repeated(self, times: int, start: int = 0) -> Cache:
+        """A copy with every row `times` times in a row, for passes from block `start` on.
+
+        This one stays as it is. Blocks below `start` will not be read, and are not copied.
+        """
 
     def _like(self, other: Cache, times: int) -> Cache:
         other.length = self.length

@@ -35,10 +35,10 @@ class HookedCache(Cache):
             self.inner.previous_attention_mask = self.inner.previous_attention_mask[:, :-count]
 
     @override
-    def repeated(self, times: int) -> HookedCache:
+    def repeated(self, times: int, start: int = 0) -> HookedCache:
         inner = copy(self.inner)
         inner.entries = [copy(entry) for entry in self.inner.entries]
-        for entry in inner.entries:
+        for entry in inner.entries[start:]:
             entry.past_keys = entry.past_keys.repeat_interleave(times, dim=0)
             entry.past_values = entry.past_values.repeat_interleave(times, dim=0)
         mask = self.inner.previous_attention_mask

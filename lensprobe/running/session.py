@@ -142,6 +142,7 @@ class Session:
         ids: Tensor,
         *,
         cache: Cache | None = None,
+        start: int = 0,
         stop: int | None = None,
         logits: Literal["all", "last"] | None = "all",
     ) -> Tensor | None:
@@ -149,7 +150,7 @@ class Session:
         self.step = step
         real = step.positions >= 0
         mask = None if real.all() else torch.from_numpy(real).to(ids.device)
-        return self.adapter.run(ids, mask=mask, cache=cache, stop=stop, logits=logits)
+        return self.adapter.run(ids, mask=mask, cache=cache, start=start, stop=stop, logits=logits)
 
     def _writer(self, edits: Sequence[Edit]) -> Hook:
         def write(activation: Tensor) -> Tensor | None:
