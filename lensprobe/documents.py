@@ -16,7 +16,7 @@ from torch import Tensor
 from .errors import ArgumentError, nearest
 from .tokens import Encoded, TokenBatch, as_texts
 
-__all__ = ["Documents", "documents"]
+__all__ = ["Documents", "documents", "records"]
 
 SUFFIXES = (".txt", ".jsonl")
 COLUMN = "text"
@@ -33,7 +33,9 @@ class Documents:
     count: int | None
 
 
-def documents(texts: Any, *, column: str | None = None, limit: int | None = None) -> Documents:
+def documents(
+    texts: Any, *, column: str | None = None, limit: int | None = None, argument: str = "texts"
+) -> Documents:
     """Documents of anything that holds texts; nothing is read before it is asked for.
 
     Args:
@@ -44,27 +46,40 @@ def documents(texts: Any, *, column: str | None = None, limit: int | None = None
             a document on each line. A JSONL line is a string, token ids, messages or a record.
         column: which field of a record is the text; None is `text`.
         limit: most documents that are read; None is all.
+        argument: what error messages call `texts`.
 
     Raises:
         ArgumentError: no such file, a file that cannot be read, or an argument of another type.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ArgumentError(f"limit={limit!r}: a positive whole number, or None.")
-    stream, count = _opened(texts)
-    if limit is not None:
-        stream = islice(stream, limit)
-        count = None if count is None else min(count, limit)
+    stream, count = records(texts, limit=limit, argument=argument)
     return Documents(_texts(stream, column), count)
 
 
-def _opened(texts: Any) -> tuple[Iterator[tuple[str, Any]], int | None]:
+def records(
+    source: Any, *, limit: int | None = None, argument: str = "texts"
+) -> tuple[Iterator[tuple[str, Any]], int | None]:
+    """`(place, item)` of anything that `documents` takes, records whole, and how many there are.
+
+    Raises:
+        ArgumentError: as `documents`.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ArgumentError(f"limit={limit!r}: a positive whole number, or None.")
+    stream, count = _opened(source, argument)
+    if limit is not None:
+        stream = islice(stream, limit)
+        count = None if count is None else min(count, limit)
+    return stream, count
+
+
+def _opened(texts: Any, argument: str) -> tuple[Iterator[tuple[str, Any]], int | None]:
     if isinstance(texts, os.PathLike) or _names_a_file(texts):
         path = Path(texts)
-        _check_file(path)
+        _check_file(path, argument)
         return (_jsonl(path) if path.suffix == ".jsonl" else _paragraphs(path)), None
     if isinstance(texts, Mapping):
         raise ArgumentError(
-            f"texts is a mapping with the keys {', '.join(map(str, texts))}; "
+            f"{argument} is a mapping with the keys {', '.join(map(str, texts))}; "
             "pass one of its parts, such as the split of a dataset."
         )
     if isinstance(texts, np.ndarray) and texts.dtype.kind not in "iu":
@@ -72,28 +87,28 @@ def _opened(texts: Any) -> tuple[Iterator[tuple[str, Any]], int | None]:
     # Only what is in memory anyway may be looked at as a whole.
     if isinstance(texts, str | Encoded | TokenBatch | Tensor | np.ndarray | list | tuple):
         found: Sequence[Any] = as_texts(texts)
-        return _numbered(found), len(found)
+        return _numbered(found, argument), len(found)
     if not isinstance(texts, Iterable):
-        raise ArgumentError(f"texts of type {type(texts).__name__} cannot be read as texts.")
+        raise ArgumentError(f"{argument} of type {type(texts).__name__} cannot be read as texts.")
     count = len(texts) if hasattr(texts, "__len__") else None  # pyright: ignore[reportArgumentType]
-    return _numbered(texts), count
+    return _numbered(texts, argument), count
 
 
 def _names_a_file(texts: Any) -> bool:
     return isinstance(texts, str) and texts.endswith(SUFFIXES) and "\n" not in texts
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, argument: str) -> None:
     if path.is_file():
         return
     what = "is a folder, not a file" if path.is_dir() else "no such file"
     raise ArgumentError(
-        f"texts={str(path)!r}: {what}. To scan those very words, pass them in a list."
+        f"{argument}={str(path)!r}: {what}. To scan those very words, pass them in a list."
     )
 
 
-def _numbered(texts: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"texts[{index}]", text) for index, text in enumerate(texts))
+def _numbered(texts: Iterable[Any], argument: str) -> Iterator[tuple[str, Any]]:
+    return ((f"{argument}[{index}]", text) for index, text in enumerate(texts))
 
 
 def _texts(stream: Iterator[tuple[str, Any]], column: str | None) -> Iterator[tuple[str, Any]]:
@@ -118,9 +133,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open(encoding="utf-8-sig") as file:
             yield from enumerate(file, 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(
-            f"texts={str(path)!r} cannot be read as UTF-8 text: {error}."
-        ) from error
+        raise ArgumentError(f"{str(path)!r} cannot be read as UTF-8 text: {error}.") from error
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[str, Any]]:

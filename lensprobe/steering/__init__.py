@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .layered import SteeringVectors
+from .questions import Question, Questions, questions
 from .vector import SteeringVector
 
-__all__ = ["SteeringVector", "SteeringVectors"]
+__all__ = ["Question", "Questions", "SteeringVector", "SteeringVectors", "questions"]
