@@ -25,7 +25,7 @@ class BridgeCache(Cache):
     def __init__(self) -> None:
         # Without a config every layer is a plain growing one; a sliding-window layer throws keys
         # away and cannot be cropped. The masks still apply the window.
-        self.inner = DynamicCache()
+        self.inner: Any = DynamicCache()
 
     @override
     def drop(self, count: int) -> None:

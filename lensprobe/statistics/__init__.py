@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from .bundle import Bundle, Earliest
 from .counting import Counts, Histogram
+from .intervals import interval
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
 
-__all__ = ["Bundle", "Counts", "Earliest", "Histogram", "KeyedMoments", "Moments", "TopK"]
+__all__ = [
+    "Bundle",
+    "Counts",
+    "Earliest",
+    "Histogram",
+    "KeyedMoments",
+    "Moments",
+    "TopK",
+    "interval",
+]

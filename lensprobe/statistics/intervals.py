@@ -1,0 +1,71 @@
+"""Confidence intervals over documents, the unit that was drawn independently."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["interval"]
+
+LEVEL = 0.95
+RESAMPLES = 2000
+BATCH_NUMBERS = 2_000_000
+"""Numbers that are resampled at a time: bounded memory for any number of cells."""
+
+
+def interval(
+    sums: Any, counts: Any = None, *, level: float = LEVEL, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A ratio of totals over documents, and the ends of its percentile bootstrap interval.
+
+    The value is `sum(sums) / sum(counts)` over the last axis: a mean over documents, or over tokens
+    whose number differs by document. Documents are resampled, tokens never, and all cells share
+    the resamples: the interval of a difference of two runs is that of the paired comparison, when
+    the differences are what is passed.
+
+    Args:
+        sums: float `[... document]`; documents that are not finite in some cell are left out of it.
+        counts: what each document weighs, broadcast to `sums`; None is 1 each.
+        level: coverage.
+        seed: of the resampling.
+
+    Returns:
+        `value, low, high`, float64 `[...]`. One document has no interval: NaN ends.
+
+    >>> value, low, high = interval([1.0, 1.0, 1.0])
+    >>> float(value), float(low), float(high)
+    (1.0, 1.0, 1.0)
+    """
+    totals = np.asarray(sums, dtype=np.float64)
+    weights = np.broadcast_to(1.0 if counts is None else counts, totals.shape).astype(np.float64)
+    known = np.isfinite(totals) & np.isfinite(weights)
+    totals, weights = np.where(known, totals, 0.0), np.where(known, weights, 0.0)
+    value = _ratio(totals, weights)
+    if totals.shape[-1] < 2:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    with warnings.catch_warnings():
+        # A resample may miss every document that a cell knows; such resamples count for nothing.
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        found = stats.bootstrap(
+            (totals, weights),
+            _ratio,
+            axis=-1,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=int(np.clip(BATCH_NUMBERS // totals.size, 1, RESAMPLES)),
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    # Fewer than two known documents say nothing about the spread between documents.
+    spread = known.sum(-1) > 1
+    return value, np.where(spread, found.low, np.nan), np.where(spread, found.high, np.nan)
+
+
+def _ratio(totals: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(totals.sum(axis) / weights.sum(axis))
