@@ -47,7 +47,8 @@ def interval(
     if totals.shape[-1] < 2:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     with warnings.catch_warnings():
-        # A resample may miss every document that a cell knows; such resamples count for nothing.
+        # A resample may miss every document that a cell knows; such a resample counts for nothing,
+        # which is why the ends are read off here and not by scipy.
         warnings.filterwarnings("ignore", category=RuntimeWarning)
         found = stats.bootstrap(
             (totals, weights),
@@ -57,13 +58,14 @@ def interval(
             vectorized=True,
             n_resamples=RESAMPLES,
             batch=int(np.clip(BATCH_NUMBERS // totals.size, 1, RESAMPLES)),
-            confidence_level=level,
             method="percentile",
             rng=np.random.default_rng(seed),
-        ).confidence_interval
+        ).bootstrap_distribution
+        tail = 50.0 * (1.0 - level)
+        low, high = np.nanpercentile(found, [tail, 100.0 - tail], axis=-1)
     # Fewer than two known documents say nothing about the spread between documents.
     spread = known.sum(-1) > 1
-    return value, np.where(spread, found.low, np.nan), np.where(spread, found.high, np.nan)
+    return value, np.where(spread, low, np.nan), np.where(spread, high, np.nan)
 
 
 def _ratio(totals: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
