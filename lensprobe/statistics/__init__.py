@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from .bundle import Bundle, Earliest
 from .counting import Counts, Histogram
+from .covariance import Covariance
 from .intervals import interval
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
+from .reservoir import Reservoir
 
 __all__ = [
     "Bundle",
     "Counts",
+    "Covariance",
     "Earliest",
     "Histogram",
     "KeyedMoments",
     "Moments",
+    "Reservoir",
     "TopK",
     "interval",
 ]

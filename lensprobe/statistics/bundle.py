@@ -9,8 +9,10 @@ import numpy as np
 from typing_extensions import Self
 
 from .counting import Counts, Histogram
+from .covariance import Covariance
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
+from .reservoir import Reservoir
 
 __all__ = ["Accumulator", "Bundle", "Earliest"]
 
@@ -66,7 +68,8 @@ class Earliest:
 
 
 KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Counts, Earliest, Histogram, KeyedMoments, Moments, TopK)
+    kind.__name__: kind
+    for kind in (Counts, Covariance, Earliest, Histogram, KeyedMoments, Moments, Reservoir, TopK)
 }
 
 
