@@ -20,7 +20,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import build_hooked, write_gpt2_folder, write_llama_folder, write_t5_folder
+from tiny_models import (
+    build_hooked,
+    write_gemma_folder,
+    write_gpt2_folder,
+    write_llama_folder,
+    write_neox_folder,
+    write_t5_folder,
+)
 
 import lensprobe as lp
 
@@ -44,6 +51,18 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama-shaped folder: rotary, RMS norm, gated MLP, 4 query heads over 2 key-value heads."""
     return write_llama_folder(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def neox_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-NeoX-shaped folder: parallel blocks, without a residual between attention and MLP."""
+    return write_neox_folder(tmp_path_factory.mktemp("neox"))
+
+
+@pytest.fixture(scope="session")
+def gemma_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Gemma-2-shaped folder: norms after each layer too, scaled embeddings."""
+    return write_gemma_folder(tmp_path_factory.mktemp("gemma"))
 
 
 def _tiny(folder: Path, kind: str) -> Any:
@@ -73,6 +92,20 @@ def tiny_llama(llama_folder: Path) -> Any:
 def tiny_bridge(llama_folder: Path) -> Any:
     """A bridge over a folder, on both lines: what a folder or GGUF file becomes on 3.9 too."""
     return bridge(llama_folder)
+
+
+SHAPES = ("gpt2", "llama", "neox", "gemma")
+
+
+@pytest.fixture(
+    scope="session",
+    params=[*SHAPES, *(f"{shape} bridge" for shape in SHAPES * LEGACY)],
+)
+def shaped(request: pytest.FixtureRequest) -> Any:
+    """Each shape of block on each class that the installed line has: where the weights are read."""
+    kind, _, both = request.param.partition(" ")
+    folder = request.getfixturevalue(f"{kind}_folder")
+    return bridge(folder) if both else _tiny(folder, kind)
 
 
 # On 4.x `tiny_llama` is that bridge already.

@@ -11,8 +11,12 @@ from tokenizers import models as tokenizer_models
 from tokenizers.trainers import BpeTrainer
 from transformers import (
     AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -23,8 +27,10 @@ from transformers import (
 __all__ = [
     "CONTEXT",
     "build_hooked",
+    "write_gemma_folder",
     "write_gpt2_folder",
     "write_llama_folder",
+    "write_neox_folder",
     "write_t5_folder",
     "write_tokenizer",
 ]
@@ -90,6 +96,39 @@ def write_llama_folder(folder: Path) -> Path:
     return _save(LlamaForCausalLM, config, folder)
 
 
+def write_neox_folder(folder: Path) -> Path:
+    """A GPT-NeoX folder: attention and MLP read the same residual, rotary on a part of each head."""
+    config = GPTNeoXConfig(
+        vocab_size=write_tokenizer(folder),
+        hidden_size=WIDTH,
+        intermediate_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return _save(GPTNeoXForCausalLM, config, folder)
+
+
+def write_gemma_folder(folder: Path) -> Path:
+    """A Gemma 2 folder: norms before and after each layer, embeddings scaled by sqrt(width)."""
+    config = Gemma2Config(
+        vocab_size=write_tokenizer(folder),
+        hidden_size=WIDTH,
+        intermediate_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=WIDTH // HEADS,
+        max_position_embeddings=CONTEXT,
+        pad_token_id=None,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return _save(Gemma2ForCausalLM, config, folder)
+
+
 def write_t5_folder(folder: Path) -> Path:
     """A T5 folder: encoder and decoder, relative positions."""
     config = T5Config(
@@ -125,6 +164,37 @@ def _randomise(model: torch.nn.Module) -> None:
             assert parameter.isfinite().all(), name
 
 
+ROTARY = {"positional_embedding_type": "rotary", "rotary_dim": WIDTH // HEADS}
+GATED = {
+    "normalization_type": "RMS",
+    "final_rms": True,
+    "gated_mlp": True,
+    "d_mlp": HIDDEN,
+    "n_key_value_heads": KV_HEADS,
+    **ROTARY,
+}
+HOOKED: dict[str, dict[str, Any]] = {
+    "gpt2": {"act_fn": "gelu_new", "normalization_type": "LN"},
+    "llama": {"act_fn": "silu", **GATED},
+    "gemma": {
+        "act_fn": "gelu_pytorch_tanh",
+        "use_normalization_before_and_after": True,
+        "attn_scores_soft_cap": 50.0,
+        "attn_scale": (WIDTH // HEADS) ** 0.5,
+        **GATED,
+    },
+    "neox": {
+        "act_fn": "gelu",
+        "normalization_type": "LN",
+        "parallel_attn_mlp": True,
+        "d_mlp": HIDDEN,
+        **ROTARY,
+        "rotary_dim": 4,
+    },
+}
+"""What a `HookedTransformerConfig` says of each shape."""
+
+
 def build_hooked(folder: Path, kind: str) -> Any:
     """A `HookedTransformer` (TransformerLens 3.9) of the same shape with its own random weights."""
     from transformer_lens import HookedTransformer
@@ -141,21 +211,12 @@ def build_hooked(folder: Path, kind: str) -> Any:
         "device": "cpu",
         "model_name": f"tiny-{kind}",
     }
-    if kind == "gpt2":
-        shape |= {"act_fn": "gelu_new", "normalization_type": "LN"}
-    else:
-        shape |= {
-            "act_fn": "silu",
-            "normalization_type": "RMS",
-            "final_rms": True,
-            "gated_mlp": True,
-            "d_mlp": HIDDEN,
-            "n_key_value_heads": KV_HEADS,
-            "positional_embedding_type": "rotary",
-            "rotary_dim": WIDTH // HEADS,
-        }
+    shape |= HOOKED[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = HookedTransformer(HookedTransformerConfig(**shape), tokenizer=tokenizer)
         _randomise(model)
+        if kind == "gemma":
+            # This class multiplies the stored rows by sqrt(width) when it takes Gemma's weights.
+            model.embed.W_E.data *= WIDTH**0.5
     return model.eval()
