@@ -1,0 +1,97 @@
+"""What every comparison does before its first pass, and says of itself afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, Interrupted
+from ..models.adapter import Adapter, adapter_for
+from ..running.fanning import WHOLE
+from ..running.forward import describe
+from ..tokens import Bos, Encoded, as_texts, encoded
+from .study import Condition, Sampling
+from .vector import SteeringVector
+
+__all__ = ["facts", "opened", "strength", "uninterruptible"]
+
+
+def opened(
+    model: Any, prompt: Any, vector: Any, *, what: str, bos: Bos, sampling: Sampling
+) -> tuple[Adapter, list[Encoded]]:
+    """The adapter and the prompts, once model, vector and prompts are known to fit together.
+
+    Raises:
+        ModelError: an encoder-decoder model.
+        ArgumentError: no steering vector, an empty prompt, or no room for the new tokens.
+    """
+    adapter = adapter_for(model)
+    adapter.require_decoder(what)
+    if not isinstance(vector, SteeringVector):
+        raise ArgumentError(f"vector={vector!r}: one SteeringVector, such as lp.steering.contrast.")
+    rows = [encoded(adapter, text, bos) for text in as_texts(prompt)]
+    count = sampling.max_new_tokens
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ArgumentError(f"max_new_tokens={count!r}: a positive whole number.")
+    longest = max(map(len, rows)) + count
+    if longest > adapter.context:
+        raise ArgumentError(
+            f"max_new_tokens={count}: with the longest prompt that is {longest} tokens; "
+            f"this model's context is {adapter.context}."
+        )
+    return adapter, rows
+
+
+def strength(scale: Any) -> float:
+    """A finite number.
+
+    Raises:
+        ArgumentError: anything else.
+    """
+    try:
+        value = float(scale)
+    except (TypeError, ValueError):
+        value = np.nan
+    if isinstance(scale, bool) or not np.isfinite(value):
+        raise ArgumentError(f"scale={scale!r}: a finite number.")
+    return value
+
+
+def facts(
+    adapter: Adapter,
+    vector: SteeringVector,
+    conditions: Sequence[Condition],
+    sampling: Sampling,
+    *,
+    bos: Bos,
+    texts: int,
+) -> dict[str, Any]:
+    """What every comparison's result says of where its numbers come from."""
+    return {
+        **adapter.provenance(),
+        "bos": adapter.bos(bos),
+        "site": vector.site,
+        "layer": vector.layer,
+        "vector": dict(vector.provenance),
+        **sampling.facts(),
+        "texts": texts,
+        "edits": {one.name: [describe(edit) for edit in one.edits] for one in conditions},
+        "complete": True,
+        "notes": [WHOLE] if adapter.user_hooks() else [],
+    }
+
+
+@contextmanager
+def uninterruptible(what: str) -> Iterator[None]:
+    """Ctrl-C inside ends the call without a partial result: half a comparison compares nothing.
+
+    Raises:
+        Interrupted: Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"{what} was interrupted; it has no partial result.") from interrupt
