@@ -49,6 +49,7 @@ class Fan:
         logits: which columns are unembedded, in the plain run and in the branches.
 
     Attributes:
+        rows: texts in the batch.
         first: the first column that is computed in a branch.
         logits: float `[batch tail d_vocab]` of the plain run from column `first` on (the last one
             alone with `"last"`), or None.
@@ -74,6 +75,7 @@ class Fan:
         self.shared = not adapter.user_hooks()
         self.kept: Literal["all", "last"] | None = logits
         self._whole = prompt_step(batch, prompts=prompts)
+        self.rows = len(batch.ids)
         self._ids = batch.ids
         self.first = _first_column(bound, self._whole) if self.shared else 0
         self._step = part(self._whole, self.first, batch.ids.shape[1])
@@ -174,7 +176,7 @@ class Fan:
 def times_that_fit(fan: Fan, times: int) -> int:
     """How many strengths may ride on one branch without taking much memory, from 1 to `times`."""
     adapter = fan.adapter
-    rows, tail = len(fan._ids), fan.columns
+    rows, tail = fan.rows, fan.columns
     outputs = {"all": tail, "last": 1, None: 0}[fan.kept]
     past = fan.first * 2 * adapter.n_layers * adapter.n_kv_heads * adapter.d_head
     scores = 3 * adapter.n_heads * tail * fan._ids.shape[1]
