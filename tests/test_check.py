@@ -10,6 +10,7 @@ from torch import nn
 
 import lensprobe as lp
 from lensprobe.errors import LensprobeError, ModelError
+from lensprobe.steering import SteeringVector
 
 SHAPE = {
     "hidden_size": 48,
@@ -69,6 +70,9 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
         "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
+        "lp.steering.sweep": lambda: lp.steering.sweep(
+            decoder, texts, vector=SteeringVector(torch.ones(decoder.cfg.d_model), 0), layers=0
+        ),
         "lp.report": lambda: lp.report(decoder, texts, progress=False),
     }
     said = lp.check(decoder).analyses

@@ -25,6 +25,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.chat": ("chat template",),
     "lp.massive.scan": ("resid_post",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),
+    "lp.steering.sweep": ("resid_post",),
     "lp.report": ("resid_post", "attn.pattern", "attn.v"),
 }
 """What each analysis needs besides a decoder-only model."""
