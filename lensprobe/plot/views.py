@@ -15,7 +15,12 @@ from ..results import Result
 
 __all__ = ["KINDS", "Views", "views"]
 
-KINDS: dict[str, str] = {"massive.scan": "massive", "sinks.scan": "sinks"}
+KINDS: dict[str, str] = {
+    "massive.scan": "massive",
+    "massive.trajectory": "massive_trajectory",
+    "sinks.scan": "sinks",
+    "steering.sweep": "steering_sweep",
+}
 """Which module of this room draws a kind of result. The module's `VIEWS` lists its figures."""
 
 Draw = Callable[..., go.Figure]
