@@ -69,6 +69,7 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.editing": lambda: lp.editing(decoder, []),
         "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
         "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),
+        "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
         "lp.steering.sweep": lambda: lp.steering.sweep(
             decoder, texts, vector=SteeringVector(torch.ones(decoder.cfg.d_model), 0), layers=0

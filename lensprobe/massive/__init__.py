@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .result import Finding, MassiveScan
 from .scan import scan
+from .trajectory import Trajectory, trajectory
 
-__all__ = ["Finding", "MassiveScan", "scan"]
+__all__ = ["Finding", "MassiveScan", "Trajectory", "scan", "trajectory"]

@@ -180,6 +180,15 @@ class Adapter(ABC):
                     f"call model.set_{flag}(True) first."
                 )
 
+    def places(self, layers: Collection[int], sites: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """Layer and site of each hook point that exists, by its name, layer after layer."""
+        table = self.model.hook_dict
+        wanted = list(sites)
+        found = {
+            f"blocks.{layer}.{SITES[site]}": (layer, site) for layer in layers for site in wanted
+        }
+        return {name: place for name, place in found.items() if name in table}
+
     def has_site(self, site: str, layer: int = 0) -> bool:
         """Whether a site exists (a parallel block has no `resid_mid`)."""
         try:

@@ -24,6 +24,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.editing": ("resid_post",),
     "lp.chat": ("chat template",),
     "lp.massive.scan": ("resid_post",),
+    "lp.massive.trajectory": ("resid_post",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),
     "lp.steering.sweep": ("resid_post",),
     "lp.report": ("resid_post", "attn.pattern", "attn.v"),
