@@ -15,7 +15,7 @@ from .models.adapter import Adapter
 from .settings import current
 from .tokens import Bos, Encoded, TokenBatch, encode
 
-__all__ = ["Batch", "Corpus", "Tally", "Window"]
+__all__ = ["Batch", "Corpus", "Tally", "Window", "positive_whole"]
 
 LOOKAHEAD = 16
 """Batches' worth of tokens that wait to be sorted by length: bounded memory, little padding."""
@@ -109,7 +109,7 @@ class Corpus:
         self.adapter = adapter
         self.bos = adapter.bos(bos)
         self.length = _length(adapter, current("length", length), longest, self.bos)
-        self.batch_tokens = _positive("batch_tokens", current("batch_tokens", batch_tokens))
+        self.batch_tokens = positive_whole("batch_tokens", current("batch_tokens", batch_tokens))
         self.source: Documents = documents(texts, column=column, limit=limit)
         self.read = Tally()
         self.exhausted = False
@@ -183,7 +183,12 @@ class Corpus:
         ]
 
 
-def _positive(name: str, value: Any) -> int:
+def positive_whole(name: str, value: Any) -> int:
+    """The value of an argument that counts something.
+
+    Raises:
+        ArgumentError: anything but a whole number from 1 on.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(f"{name}={value!r}: a positive whole number.")
     return value
@@ -192,7 +197,7 @@ def _positive(name: str, value: Any) -> int:
 def _length(adapter: Adapter, length: Any, longest: int, bos: bool) -> int:
     if length is None:
         return min(adapter.context, longest)
-    value = _positive("length", length)
+    value = positive_whole("length", length)
     if value > adapter.context:
         raise ArgumentError(f"length={value}: this model's context is {adapter.context} tokens.")
     if value <= bos:

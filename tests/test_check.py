@@ -71,6 +71,9 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),
         "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
+        "lp.steering.contrast": lambda: lp.steering.contrast(decoder, " the cat", " the dog"),
+        "lp.steering.difference": lambda: lp.steering.difference(decoder, texts, texts[:1]),
+        "lp.steering.mixing": lambda: lp.steering.mixing(decoder, texts[0]),
         "lp.steering.sweep": lambda: lp.steering.sweep(
             decoder, texts, vector=SteeringVector(torch.ones(decoder.cfg.d_model), 0), layers=0
         ),

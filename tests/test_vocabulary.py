@@ -15,7 +15,7 @@ import lensprobe as lp
 SUBJECTS = {
     "model", "texts", "prompt", "name", "messages", "edits", "path",
     # a steering vector is made from two sides and then is itself what a call is about
-    "positive", "negative", "text", "vector",
+    "positive", "negative", "text", "vector", "values",
 }  # fmt: skip
 OPTIONS = {
     # text and BOS

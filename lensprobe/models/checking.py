@@ -26,6 +26,9 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.massive.scan": ("resid_post",),
     "lp.massive.trajectory": ("resid_post",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),
+    "lp.steering.contrast": ("resid_post",),
+    "lp.steering.difference": ("resid_post",),
+    "lp.steering.mixing": ("resid_post",),
     "lp.steering.sweep": ("resid_post",),
     "lp.report": ("resid_post", "attn.pattern", "attn.v"),
 }

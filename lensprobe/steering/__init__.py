@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from .contrast import contrast
+from .difference import difference
 from .layered import SteeringVectors
+from .making import from_tensor
+from .mixing import mixing
 from .questions import Question, Questions, questions
 from .sweep import sweep
 from .sweep_result import Sweep
@@ -14,6 +18,10 @@ __all__ = [
     "SteeringVector",
     "SteeringVectors",
     "Sweep",
+    "contrast",
+    "difference",
+    "from_tensor",
+    "mixing",
     "questions",
     "sweep",
 ]

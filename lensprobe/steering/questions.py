@@ -14,7 +14,7 @@ from typing_extensions import override
 from ..documents import records
 from ..errors import ArgumentError
 
-__all__ = ["Question", "Questions", "questions"]
+__all__ = ["Question", "Questions", "questions", "stream_questions"]
 
 FIELDS = {
     "question": "question",
@@ -112,21 +112,33 @@ def questions(texts: Any, *, limit: int | None = None) -> Questions:
     """
     if isinstance(texts, Questions) and limit is None:
         return texts
-    source = "memory"
+    source = Path(texts).name if isinstance(texts, str | os.PathLike) else "memory"
+    source = texts.source if isinstance(texts, Questions) else source
+    return Questions([item for _, item in stream_questions(texts, limit)], source)
+
+
+def stream_questions(
+    texts: Any, limit: int | None = None, argument: str = "texts"
+) -> Iterator[tuple[str, Question]]:
+    """`(place, question)` one after another; see `questions`. Errors call the data `argument`."""
     if isinstance(texts, str | os.PathLike):
         texts = Path(texts)
-        source = texts.name
         if texts.suffix != ".jsonl":
-            raise ArgumentError(f"texts={str(texts)!r}: questions are read from a .jsonl file.")
+            raise ArgumentError(
+                f"{argument}={str(texts)!r}: questions are read from a .jsonl file."
+            )
         if not texts.is_file():
-            raise ArgumentError(f"texts={str(texts)!r}: no such file.")
+            raise ArgumentError(f"{argument}={str(texts)!r}: no such file.")
     elif isinstance(texts, Mapping):
         texts = [texts]
-    stream, _ = records(texts, limit=limit)
-    found = [_question(place, record) for place, record in stream]
-    if not found:
-        raise ArgumentError(f"texts ({source}) holds no question; give at least one.")
-    return Questions(found, source)
+    elif isinstance(texts, Sequence) and not texts:
+        raise ArgumentError(f"{argument} holds no question; give at least one.")
+    stream, _ = records(texts, limit=limit, argument=argument)
+    place = None
+    for place, record in stream:
+        yield place, _question(place, record)
+    if place is None:
+        raise ArgumentError(f"{argument} holds no question; give at least one.")
 
 
 def _question(place: str, record: Any) -> Question:

@@ -1,0 +1,170 @@
+"""The two sides of a contrast as one stream of pairs, whatever they were given as."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal
+
+from ..documents import documents
+from ..errors import ArgumentError
+from ..models.adapter import Adapter
+from ..tokens import Bos, encode
+from .questions import Questions, stream_questions
+from .reading import Pair, Text
+
+__all__ = ["Read", "Sides", "answer_token"]
+
+Read = Literal["answer", "last"] | int
+SIDES = ("positive", "negative")
+
+
+class Sides:
+    """The texts of both sides, read once and in step.
+
+    Args:
+        adapter: the model whose tokenizer applies.
+        positive: contrast questions (with `negative=None`), or texts.
+        negative: the other texts.
+        read: which token of each text; None is the answer of questions and the last token of texts.
+        paired: whether the two sides must have equally many texts.
+
+    Attributes:
+        counts: texts of each side so far.
+        tokens: of both sides so far.
+
+    Raises:
+        ArgumentError: an empty side, one side only, a token that cannot be read, or unequal counts
+            where pairs are needed; known before the first pass where the data says its length.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        positive: Any,
+        negative: Any,
+        *,
+        read: Read | None,
+        bos: Bos,
+        column: str | None,
+        limit: int | None,
+        paired: bool,
+    ) -> None:
+        self.adapter, self.bos, self.paired = adapter, adapter.bos(bos), paired
+        self.asks = negative is None
+        self.read: Read = _checked(read, self.asks)
+        self.counts = [0, 0]
+        self.tokens = 0
+        self.sources = [_source(given) for given in (positive, negative)]
+        if self.asks:
+            if column is not None:
+                raise ArgumentError(f"column={column!r}: questions have fields of their own.")
+            self._pairs = self._asked(positive, limit)
+            return
+        streams = []
+        for name, given in zip(SIDES, (positive, negative), strict=True):
+            if hasattr(given, "__len__") and not len(given):
+                raise ArgumentError(f"{name} is empty; a contrast needs texts on both sides.")
+            streams.append(documents(given, column=column, limit=limit, argument=name))
+        known = [stream.count for stream in streams]
+        if paired and None not in known:
+            self._check_equal(*known)
+        self._pairs = self._told(*(stream.stream for stream in streams))
+
+    def pairs(self) -> Iterator[Pair]:
+        """One pair after another; where one side is longer, its last texts stand alone."""
+        for pair in self._pairs:
+            for side, text in enumerate((pair.positive, pair.negative)):
+                self.counts[side] += text is not None
+                self.tokens += 0 if text is None else len(text.ids)
+            if self.paired and None in (pair.positive, pair.negative):
+                # Later texts of the longer side are not counted, so no numbers are named.
+                raise ArgumentError("positive and negative differ in length; pairs are needed.")
+            yield pair
+        for name, count in zip(SIDES, self.counts, strict=True):
+            if not count:
+                raise ArgumentError(f"{name} is empty; a contrast needs texts on both sides.")
+
+    def _check_equal(self, positive: int | None, negative: int | None) -> None:
+        if positive != negative:
+            raise ArgumentError(
+                f"positive has {positive} texts and negative {negative}; pairs are needed."
+            )
+
+    def _asked(self, given: Any, limit: int | None) -> Iterator[Pair]:
+        for number, (place, item) in enumerate(stream_questions(given, limit, "positive")):
+            one, two = (
+                self._text(place, item.question + answer, answer)
+                for answer in (item.matching, item.not_matching)
+            )
+            yield Pair(number, one, two)
+
+    def _told(self, positive: Iterator[Any], negative: Iterator[Any]) -> Iterator[Pair]:
+        for number, both in enumerate(zip_longest(positive, negative)):
+            one, two = (None if t is None else self._text(t[0], t[1], "") for t in both)
+            yield Pair(number, one, two)
+
+    def _text(self, place: str, text: Any, answer: str) -> Text:
+        try:
+            ids = tuple(encode(self.adapter, text, self.bos))
+        except ArgumentError as error:
+            raise ArgumentError(f"{place}: {error}") from error
+        if len(ids) > self.adapter.context:
+            raise ArgumentError(
+                f"{place} has {len(ids)} tokens; this model's context is {self.adapter.context}."
+            )
+        if self.read == "answer":
+            return Text(ids, answer_token(self.adapter.tokenizer, ids, answer))
+        at = -1 if self.read == "last" else self.read
+        if not -len(ids) <= at < len(ids):
+            raise ArgumentError(f"read={at}: {place} has {len(ids)} tokens.")
+        return Text(ids, at % len(ids))
+
+    def provenance(self) -> dict[str, Any]:
+        """What each side was made of, and what was read of it."""
+        both = {
+            name: {**source, "texts": count}
+            for name, source, count in zip(SIDES, self.sources, self.counts, strict=True)
+        }
+        if self.asks:
+            both["negative"] = {**self.sources[0], "texts": self.counts[1]}
+            both["positive"]["answers"], both["negative"]["answers"] = "matching", "not matching"
+        return {**both, "bos": self.bos, "read": self.read, "tokens": self.tokens}
+
+
+def answer_token(tokenizer: Any, ids: tuple[int, ...], answer: str) -> int:
+    """The index of the token that holds the answer's first letter, in a text that ends in the answer.
+
+    Of `" (A)"` that is the token of the A (index -2 with most tokenizers, as in Rimsky et al.); of
+    `" Yes"` the answer's own token, or its first where it has several. Found by decoding the end of
+    the text, so that it holds for any tokenizer.
+    """
+    letters = [index for index, mark in enumerate(answer) if mark.isalnum()]
+    space = len(answer) - len(answer.lstrip())
+    tail = len(answer) - (letters[0] if letters else space)
+    for begin in range(len(ids) - 1, -1, -1):
+        if len(tokenizer.decode(ids[begin:], clean_up_tokenization_spaces=False)) >= tail:
+            return begin
+    raise ArgumentError(f"the answer {answer!r} is not found at the end of its text.")
+
+
+def _checked(read: Any, asks: bool) -> Read:
+    if read is None:
+        return "answer" if asks else "last"
+    if hasattr(read, "__index__") and not isinstance(read, bool):
+        return read.__index__()
+    if read not in ("answer", "last"):
+        raise ArgumentError(f'read={read!r}: "answer", "last", or the position of a token.')
+    if read == "answer" and not asks:
+        raise ArgumentError('read="answer" needs contrast questions; of texts read "last".')
+    return read
+
+
+def _source(given: Any) -> dict[str, Any]:
+    if isinstance(given, Questions):
+        return {"source": given.source}
+    if isinstance(given, str | os.PathLike):
+        return {"source": Path(given).name if Path(given).suffix else "memory"}
+    return {"source": "memory"}
