@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..errors import ArgumentError, nearest
-from ..results import Result
+from ..results import Result, Shown
 
 __all__ = ["KINDS", "Views", "views"]
 
@@ -20,6 +20,8 @@ KINDS: dict[str, str] = {
     "massive.trajectory": "massive_trajectory",
     "sinks.scan": "sinks",
     "steering.sweep": "steering_sweep",
+    "steering.vector": "steering_vector",
+    "steering.vectors": "steering_vectors",
 }
 """Which module of this room draws a kind of result. The module's `VIEWS` lists its figures."""
 
@@ -63,7 +65,7 @@ class Views:
         return f"plot of {self._name}: {self.names[0]} (default), {', '.join(self.names[1:])}"
 
 
-def views(result: Result) -> Views:
+def views(result: Shown) -> Views:
     """The views of a result, bound to it.
 
     Raises:
@@ -82,7 +84,7 @@ def views(result: Result) -> Views:
     )
 
 
-def _bind(draw: Draw, result: Result) -> Draw:
+def _bind(draw: Draw, result: Shown) -> Draw:
     """`draw` with its result filled in, refusing unknown options by name."""
     signature = inspect.signature(draw)
     allowed = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]

@@ -12,7 +12,7 @@ from .tokens import label, visible
 
 if TYPE_CHECKING:
     from ..massive import MassiveScan
-    from ..results import Result
+    from ..results import Shown
     from ..sinks import SinkScan
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-def model_name(result: Result) -> str:
+def model_name(result: Shown) -> str:
     """The model a result is about, as provenance names it."""
     return str(result.provenance.get("model", "model"))
 

@@ -46,8 +46,8 @@ def contrast(
         A vector with a row for each token, `[tokens width]`.
 
     Raises:
-        ArgumentError: a pad that is needed and is not one token, two prompts of the same tokens, a layer
-            out of range, a site that is not edited.
+        ArgumentError: a pad that is needed and is not one token, two prompts of the same tokens, a
+            layer out of range, a site that is not edited.
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder model.
     """
