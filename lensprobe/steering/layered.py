@@ -16,6 +16,7 @@ from ..edits import Add, Clamp, ProjectOut
 from ..errors import ArgumentError
 from ..positions import Positions
 from ..results import Shown
+from .citations import ACTADD, CAA
 from .vector import Scale, SteeringVector
 
 __all__ = ["SteeringVectors"]
@@ -34,6 +35,7 @@ class SteeringVectors(Shown, Mapping[int, SteeringVector]):
     """
 
     kind: ClassVar[str] = "steering.vectors"
+    citations: ClassVar[tuple[str, ...]] = (ACTADD, CAA)
     __array_ufunc__ = None
 
     def __init__(self, vectors: Iterable[SteeringVector] | Mapping[int, SteeringVector]) -> None:

@@ -23,6 +23,7 @@ from ..errors import ArgumentError, nearest
 from ..models.sites import DEFAULT_SITE
 from ..positions import Positions
 from ..results import Shown
+from .citations import ACTADD, CAA
 
 __all__ = ["SteeringVector"]
 
@@ -54,6 +55,7 @@ class SteeringVector(Shown):
     """
 
     kind: ClassVar[str] = "steering.vector"
+    citations: ClassVar[tuple[str, ...]] = (ACTADD, CAA)
     # numpy and torch scalars on the left leave the product to this class.
     __array_ufunc__ = None
 
