@@ -62,6 +62,8 @@ def test_where_it_came_from_is_said(planted):
 def test_what_it_says_runs_does_run(decoder):
     """Each analysis is called; a check that promises too much fails here."""
     texts = ["Hello world, this is the cat", "one two three four five"]
+    ones = SteeringVector(torch.ones(decoder.cfg.d_model), 0)
+    few = {"max_new_tokens": 2}
     calls = {
         "lp.forward": lambda: lp.forward(decoder, texts),
         "lp.score": lambda: lp.score(decoder, texts),
@@ -71,12 +73,21 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),
         "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
+        "lp.steering.calibrate": lambda: lp.steering.calibrate(decoder, ones, target=0.01, **few),
+        "lp.steering.compare_depth": lambda: lp.steering.compare_depth(decoder, texts, ones, **few),
+        "lp.steering.compare_persistence": lambda: lp.steering.compare_persistence(
+            decoder, texts, ones, **few
+        ),
+        "lp.steering.compare_positions": lambda: lp.steering.compare_positions(
+            decoder, texts, ones, **few
+        ),
+        "lp.steering.compare_sites": lambda: lp.steering.compare_sites(
+            decoder, texts, mixing="the cat", scales=[1.0], layers=1, **few
+        ),
         "lp.steering.contrast": lambda: lp.steering.contrast(decoder, " the cat", " the dog"),
         "lp.steering.difference": lambda: lp.steering.difference(decoder, texts, texts[:1]),
         "lp.steering.mixing": lambda: lp.steering.mixing(decoder, texts[0]),
-        "lp.steering.sweep": lambda: lp.steering.sweep(
-            decoder, texts, vector=SteeringVector(torch.ones(decoder.cfg.d_model), 0), layers=0
-        ),
+        "lp.steering.sweep": lambda: lp.steering.sweep(decoder, texts, vector=ones, layers=0),
         "lp.report": lambda: lp.report(decoder, texts, progress=False),
     }
     said = lp.check(decoder).analyses

@@ -26,7 +26,7 @@ OPTIONS = {
     "scale", "scales", "factor", "factors", "weight", "weights",
     # contrast and steering vectors
     "positive", "negative", "vector", "read", "method", "pad", "n", "target", "measure", "mixing",
-    "stack", "reference",
+    "stack", "reference", "percentile", "repeats",
     # sampling
     "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs",
     "stop_at_eos", "cache",

@@ -26,7 +26,17 @@ from ..running.session import Session, all_prompts, prompt_step
 from ..settings import current
 from ..tokens import Encoded, TokenBatch
 
-__all__ = ["PLAIN", "Reading", "check", "owned", "read_again", "selected", "walk"]
+__all__ = [
+    "PLAIN",
+    "Reading",
+    "Strengths",
+    "check",
+    "local",
+    "owned",
+    "read_again",
+    "selected",
+    "walk",
+]
 
 PLAIN = "plain"
 """The name under which the unedited run stands among the conditions."""
@@ -60,6 +70,32 @@ class Reading:
     def tokens(self) -> Encoded:
         """Prompt and completion in one."""
         return Encoded(self.prompt.ids + self.completion, self.prompt.roles)
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Every prompt at every scale, in rows of one batch: row `prompt * scales + k`.
+
+    Attributes:
+        prompts: a prompt for each row.
+        owners: which of the caller's prompts each row is, int `[rows]`.
+        edit: the addition with a scale for each row, for `read_again`.
+        generating: the same for `generate`, its selector seeing each row's own prompt.
+    """
+
+    prompts: list[Encoded]
+    owners: np.ndarray
+    edit: Add
+    generating: Add
+
+    @classmethod
+    def of(cls, prompts: Sequence[Encoded], edit: Add, scales: Sequence[float]) -> Strengths:
+        """An addition of one strength, at each of several."""
+        many = [prompt for prompt in prompts for _ in scales]
+        owners = np.repeat(np.arange(len(prompts)), len(scales))
+        each = torch.tensor(list(scales) * len(prompts), dtype=torch.float64)
+        edit = replace(edit, scale=each)
+        return cls(many, owners, edit, replace(edit, positions=owned(edit.positions, owners)))
 
 
 def check(adapter: Adapter, prompts: Sequence[Encoded], edits: Sequence[Add]) -> None:
@@ -100,11 +136,11 @@ def read_again(
     def work(group: list[int]) -> list[T]:
         chosen = [readings[index] for index in group]
         index = np.asarray(group)
-        local = {
-            name: [_local(edit, owners[index], index) for edit in edits]
+        own = {
+            name: [local(edit, owners[index], index) for edit in edits]
             for name, edits in conditions.items()
         }
-        found = _logits(adapter, chosen, local)
+        found = _logits(adapter, chosen, own)
         targets = [torch.tensor(one.completion, device=adapter.device) for one in chosen]
         return [
             reduce(place, {name: rows[row] for name, rows in found.items()}, targets[row])
@@ -152,7 +188,7 @@ def selected(adapter: Adapter, readings: Sequence[Reading], edit: Add) -> np.nda
     """
     counts = []
     for reading in readings:
-        bound = _local(edit, np.asarray([reading.owner]), None).bind(adapter)
+        bound = local(edit, np.asarray([reading.owner]), None).bind(adapter)
         step = _whole_step(adapter, reading)
         last = step.positions.shape[1] - 1
         if bound.positions.moves:
@@ -221,7 +257,7 @@ def _moving(edits: Sequence[Add]) -> bool:
     return any(edit.positions.moves for edit in edits)
 
 
-def _local(edit: Add, owners: np.ndarray, chosen: np.ndarray | None) -> Add:
+def local(edit: Add, owners: np.ndarray, chosen: np.ndarray | None) -> Add:
     """An edit for these readings alone, its selector and its scales seeing the right texts."""
     scale = edit.scale
     if chosen is not None and isinstance(scale, Tensor) and scale.ndim:

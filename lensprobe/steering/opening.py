@@ -16,7 +16,7 @@ from ..tokens import Bos, Encoded, as_texts, encoded
 from .study import Condition, Sampling
 from .vector import SteeringVector
 
-__all__ = ["facts", "opened", "strength", "uninterruptible"]
+__all__ = ["facts", "opened", "opened_prompts", "strength", "uninterruptible"]
 
 
 def opened(
@@ -28,10 +28,25 @@ def opened(
         ModelError: an encoder-decoder model.
         ArgumentError: no steering vector, an empty prompt, or no room for the new tokens.
     """
+    adapter_for(model).require_decoder(what)
+    if not isinstance(vector, SteeringVector):
+        raise ArgumentError(
+            f"vector={vector!r}: one SteeringVector, as lp.steering.contrast makes."
+        )
+    return opened_prompts(model, prompt, what=what, bos=bos, sampling=sampling)
+
+
+def opened_prompts(
+    model: Any, prompt: Any, *, what: str, bos: Bos, sampling: Sampling
+) -> tuple[Adapter, list[Encoded]]:
+    """The adapter and the prompts' tokens.
+
+    Raises:
+        ModelError: an encoder-decoder model.
+        ArgumentError: an empty prompt, or no room for the new tokens.
+    """
     adapter = adapter_for(model)
     adapter.require_decoder(what)
-    if not isinstance(vector, SteeringVector):
-        raise ArgumentError(f"vector={vector!r}: one SteeringVector, such as lp.steering.contrast.")
     rows = [encoded(adapter, text, bos) for text in as_texts(prompt)]
     count = sampling.max_new_tokens
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -45,7 +60,7 @@ def opened(
     return adapter, rows
 
 
-def strength(scale: Any) -> float:
+def strength(scale: Any, name: str = "scale") -> float:
     """A finite number.
 
     Raises:
@@ -56,7 +71,7 @@ def strength(scale: Any) -> float:
     except (TypeError, ValueError):
         value = np.nan
     if isinstance(scale, bool) or not np.isfinite(value):
-        raise ArgumentError(f"scale={scale!r}: a finite number.")
+        raise ArgumentError(f"{name}={scale!r}: a finite number.")
     return value
 
 

@@ -21,7 +21,7 @@ from ..tokens import Encoded, token_strings
 from .forced import PLAIN, Reading, read_again, selected
 from .measures import kl, losses, perplexity, repetition
 
-__all__ = ["Completions", "Condition", "Sampling", "Study"]
+__all__ = ["Completions", "Condition", "Sampling", "Study", "conditions_table", "text_of"]
 
 Completions = tuple[list[tuple[int, ...]], list[str]]
 """Token ids and text of each prompt's completion."""
@@ -221,7 +221,7 @@ def _texts_table(
     values: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
     tokenizer = getattr(adapter.model, "tokenizer", None)
-    words = ["".join(token_strings(tokenizer, prompt.ids)) for prompt in prompts]
+    words = [text_of(tokenizer, prompt.ids) for prompt in prompts]
     parts = [
         pd.DataFrame(
             {
@@ -236,6 +236,13 @@ def _texts_table(
         for place, one in enumerate(conditions)
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Tokens as text, special ones left out; without a tokenizer their numbers."""
+    if tokenizer is None:
+        return " ".join(map(str, ids))
+    return tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
 def conditions_table(
