@@ -70,6 +70,7 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.generate": lambda: lp.generate(decoder, texts, max_new_tokens=1),
         "lp.editing": lambda: lp.editing(decoder, []),
         "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
+        "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
         "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),
         "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),

@@ -34,6 +34,8 @@ OPTIONS = {
     "batch_tokens", "progress", "out", "dry_run", "length", "chunk",
     # what is kept
     "edits", "logits",
+    # what a decomposition confirms by taking it away
+    "ablate",
     # files and loading
     "overwrite", "tokenizer", "device", "dtype", "revision", "device_map", "adapter", "copy",
     # thresholds, named as in the papers

@@ -23,6 +23,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.generate": ("resid_post",),
     "lp.editing": ("resid_post",),
     "lp.chat": ("chat template",),
+    "lp.massive.anatomy": ("resid_post", "attn.z"),
     "lp.massive.scan": ("resid_post",),
     "lp.massive.trajectory": ("resid_post",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),

@@ -1,0 +1,190 @@
+"""Take a massive activation apart: which component, which neurons, which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..errors import ArgumentError, Interrupted
+from ..models.adapter import adapter_for
+from ..models.weights import weights_of
+from ..running.batching import each_group
+from ..settings import current
+from ..tokens import Bos
+from .anatomy_result import Anatomy
+from .anatomy_tables import CARRIES, Tables, joined
+from .carriers import ablations
+from .decomposition import Decomposition
+from .result import Finding, MassiveScan
+from .subject import Subject, subject
+
+__all__ = ["anatomy"]
+
+
+@torch.no_grad()
+def anatomy(
+    model: Any,
+    texts: Any,
+    *,
+    at: Finding | Sequence[Finding] | MassiveScan | None = None,
+    dim: int | None = None,
+    position: int | None = None,
+    layer: int | None = None,
+    threshold: float = 0.05,
+    ablate: bool = False,
+    bos: Bos = "auto",
+    length: int | None = None,
+    limit: int | None = None,
+    column: str | None = None,
+    seed: int | None = None,
+    batch_tokens: int | None = None,
+    progress: bool | None = None,
+) -> Anatomy:
+    """Decompose a coordinate of the residual stream exactly, down to neurons and single weights.
+
+    The residual is the sum of what was added to it (Elhage et al. 2021): token embedding, position
+    embedding, and in each layer the heads (through `W_O`), the MLP, and their biases. An MLP's part is
+    the sum over neurons of activation times `W_out[neuron, dim]`, a head's the sum over positions of
+    attention times the value's way through `W_O`. Where a block norms what it adds, the parts go
+    through that norm at the scale of this pass. Sums are in float64 over what the model computed.
+
+    Args:
+        model: a TransformerLens model.
+        texts: one text or many, whatever `lp.massive.scan` takes; every one must have the position.
+        at: a finding of a scan, a list of them, or the scan, which stands for its strongest finding.
+        dim: a dimension of the residual stream, instead of `at`. Without both, the texts are scanned
+            first and the strongest massive activation is taken.
+        position: of the token, from 0; with `dim` alone it is 0.
+        layer: the coordinate is taken apart after this layer, and none above it is run. None is the
+            layer of its largest value, and all layers are read, so that erasers are seen.
+        threshold: least share of the value from which a layer counts as writing or erasing, and is
+            opened into neurons or sources; 0 opens every layer.
+        ablate: zero the smallest set of neurons and of weights that carries 95% of the value
+            (super weights, Yu et al. 2411.07191), beside as many random neurons, and measure the
+            value and the loss: up to two dozen further passes over the texts. No tensor of the
+            model is changed.
+        bos: whether texts begin with BOS; `"auto"` is what the model's own tokenizing does.
+        length: longest sequence in tokens; None is the model's context, at most 1,024.
+        limit: most documents that are read.
+        column: which field of a record is the text.
+        seed: of the random neurons; None draws one and stores it in the result.
+        batch_tokens: most tokens in one forward pass, pads included.
+        progress: True, False, or None for a bar when it takes long.
+
+    Raises:
+        ArgumentError: a dimension, position or layer out of range, a position that a text lacks, no
+            texts, nothing massive where nothing was named.
+        ModelError: packed weights, LoRA layers that are not merged, an encoder-decoder.
+        Interrupted: Ctrl-C; `.partial` is the `Anatomy` of the finished sequences.
+    """
+    adapter = adapter_for(model)
+    adapter.require_decoder("lp.massive.anatomy")
+    weights = weights_of(adapter)
+    chosen = None if layer is None else adapter.layer(layer)
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not threshold >= 0:
+        raise ArgumentError(f"threshold={threshold!r}: a share of the value, at least 0.")
+    _check_seed(current("seed", seed))
+    about = subject(
+        adapter,
+        texts,
+        at=at,
+        dim=dim,
+        position=position,
+        bos=bos,
+        length=length,
+        limit=limit,
+        column=column,
+        batch_tokens=batch_tokens,
+    )
+    user = adapter.user_hooks()
+    last = adapter.n_layers - 1 if chosen is None else chosen
+    plan = Decomposition(adapter, weights, about.each, last)
+
+    def work(group: list[int]) -> list[None]:
+        plan.read([about.rows[index] for index in group], whole=bool(user))
+        return [None] * len(group)
+
+    outcome = each_group(about.rows, work, batch_tokens=batch_tokens, progress=progress)
+    if not plan.parts:
+        raise Interrupted("interrupted before the first sequences were read.")
+    tables = [Tables(plan, index, chosen, float(threshold)) for index in range(len(about.each))]
+    facts = {
+        **adapter.provenance(),
+        **about.facts,
+        "threshold": float(threshold),
+        "carries": CARRIES,
+        "finished": len(outcome.answers),
+        "complete": outcome.complete,
+        "notes": [
+            *about.facts["notes"],
+            *outcome.notes,
+            *(note for table in tables for note in table.notes()),
+        ],
+    }
+    if user:
+        facts["notes"].append("hooks of the user's own are attached: whole forward passes were run")
+    result = _result(tables, about, facts)
+    if not outcome.complete:
+        raise Interrupted(
+            f"interrupted after {len(outcome.answers)} of {len(about.rows)} sequences.",
+            partial=result,
+        )
+    return _ablated(result, tables, about, weights, seed, batch_tokens) if ablate else result
+
+
+def _check_seed(seed: Any) -> None:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")
+
+
+def _result(tables: Sequence[Tables], about: Subject, facts: dict[str, Any]) -> Anatomy:
+    return Anatomy(
+        provenance=facts,
+        components=joined("components", [table.components() for table in tables]),
+        values=joined("values", [table.values() for table in tables]),
+        layers=joined("layers", [table.layers for table in tables]),
+        neurons=joined("neurons", [table.neurons() for table in tables]),
+        sources=joined("sources", [table.sources(about.rows) for table in tables]),
+        weights=joined("weights", [table.weights() for table in tables]),
+        ablations=joined("ablations", []),
+    )
+
+
+def _ablated(
+    result: Anatomy,
+    tables: Sequence[Tables],
+    about: Subject,
+    weights: Any,
+    seed: int | None,
+    batch_tokens: int | None,
+) -> Anatomy:
+    """The result with its `ablations`."""
+    given = current("seed", seed)
+    drawn = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
+    frames: list[pd.DataFrame] = []
+    complete = True
+    try:
+        for table in tables:
+            frames.append(
+                ablations(
+                    weights,
+                    about.rows,
+                    table.target,
+                    table.layer,
+                    table.weights(),
+                    seed=drawn,
+                    batch_tokens=batch_tokens,
+                )
+            )
+    except KeyboardInterrupt:
+        complete = False
+    facts = {**result.provenance, "seed": drawn, "complete": complete}
+    done = replace(result, provenance=facts, ablations=joined("ablations", frames))
+    if not complete:
+        raise Interrupted("interrupted while weights were being ablated.", partial=done)
+    return done
