@@ -82,6 +82,22 @@ def test_add_then_subtract_is_plain(model, vector, site):
     assert np.abs(changed - plain).max() > 1e-2
 
 
+@pytest.mark.parametrize("factor", [None, 0.5])
+def test_what_is_written_in_a_blocks_middle_stays_in_the_stream(model, vector, factor):
+    """The block's output is its middle and what the MLP adds to it, and the middle is edited."""
+    edits = [lp.Add(vector, layers=1, site="resid_mid")]
+    if factor is not None:
+        edits.append(lp.Scale(factor=factor, layers=1))
+    read = {
+        site: lp.forward(model, TEXTS[2], edits=edits, layers=1, site=site).activations
+        for site in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+    }
+    middle = read["resid_pre"] + read["attn_out"] + vector.numpy()
+    np.testing.assert_allclose(read["resid_mid"], middle, atol=1e-4)
+    end = (factor or 1.0) * (middle + read["mlp_out"])
+    np.testing.assert_allclose(read["resid_post"], end, atol=1e-4)
+
+
 def test_attention_values_can_be_edited(model):
     adapter = adapter_for(model)
     v = torch.randn(adapter.width("attn.v"))

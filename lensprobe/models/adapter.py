@@ -41,6 +41,8 @@ class Adapter(ABC):
     """
 
     line: Literal["bridge", "hooked"]
+    mid_is_a_branch: bool = False
+    """Whether `resid_mid` is only what the MLP reads, so that writing there misses the stream."""
 
     def __init__(self, model: Any) -> None:
         # A weak reference: the adapter is cached by model and must not keep it alive.

@@ -52,6 +52,8 @@ class BridgeAdapter(Adapter):
     """See `Adapter`."""
 
     line = "bridge"
+    # Its point is the input of the second norm; the stream itself passes it by.
+    mid_is_a_branch = True
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

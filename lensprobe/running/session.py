@@ -92,6 +92,7 @@ class Session:
                 by_point.setdefault(name, []).append(edit)
         for name, group in by_point.items():
             hooks[name] = self._writer(group)
+        self._carry_middles(hooks)
         for name, probe in (probes or {}).items():
             # A probe at an edited point reads what the next block will see.
             hooks[name] = _chained(hooks[name], probe) if name in hooks else probe
@@ -151,6 +152,18 @@ class Session:
         real = step.positions >= 0
         mask = None if real.all() else torch.from_numpy(real).to(ids.device)
         return self.adapter.run(ids, mask=mask, cache=cache, start=start, stop=stop, logits=logits)
+
+    def _carry_middles(self, hooks: dict[str, Hook]) -> None:
+        """Let what is written at `resid_mid` reach the stream where that point is a branch of it.
+
+        What the edit changed is added once more at the block's output, before anything else happens
+        there: the sum is what a block computes whose stream was edited in its middle.
+        """
+        edits = [e for e in self.edits if e.site == "resid_mid" and self.adapter.mid_is_a_branch]
+        for layer in {layer for edit in edits for layer in self.adapter.layers(edit.layers)}:
+            middle, end = (self.adapter.hook_name(f"resid_{at}", layer) for at in ("mid", "post"))
+            hooks[middle], carry = _remembering(hooks[middle])
+            hooks[end] = _chained(carry, hooks[end]) if end in hooks else carry
 
     def _writer(self, edits: Sequence[Edit]) -> Hook:
         def write(activation: Tensor) -> Tensor | None:
@@ -251,10 +264,26 @@ def _listed(edits: Edit | Iterable[Edit]) -> list[Edit]:
     return found
 
 
-def _chained(write: Hook, probe: Hook) -> Hook:
+def _remembering(write: Hook) -> tuple[Hook, Hook]:
+    """The hook, and one that adds to a later activation what the hook has changed."""
+    changed: list[Tensor | None] = [None]
+
+    def remember(activation: Tensor) -> Tensor | None:
+        written = write(activation)
+        changed[0] = None if written is None else written - activation
+        return written
+
+    def carry(activation: Tensor) -> Tensor | None:
+        shift, changed[0] = changed[0], None
+        return None if shift is None else activation + shift
+
+    return remember, carry
+
+
+def _chained(write: Hook, then: Hook) -> Hook:
     def both(activation: Tensor) -> Tensor | None:
         written = write(activation)
-        probe(activation if written is None else written)
-        return written
+        again = then(activation if written is None else written)
+        return written if again is None else again
 
     return both
