@@ -88,6 +88,9 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.steering.contrast": lambda: lp.steering.contrast(decoder, " the cat", " the dog"),
         "lp.steering.difference": lambda: lp.steering.difference(decoder, texts, texts[:1]),
         "lp.steering.mixing": lambda: lp.steering.mixing(decoder, texts[0]),
+        "lp.steering.stability": lambda: lp.steering.stability(
+            decoder, texts * 2, [*texts[::-1], *texts], n=[1], repeats=2
+        ),
         "lp.steering.sweep": lambda: lp.steering.sweep(decoder, texts, vector=ones, layers=0),
         "lp.report": lambda: lp.report(decoder, texts, progress=False),
     }
@@ -173,7 +176,10 @@ def test_mixed_dtypes_packed_weights_and_training_are_said(load):
     head.weight = nn.Parameter(whole.data.to(torch.bfloat16))
     assert set(lp.check(model).facts["dtype"].split(", ")) == {"float32", "bfloat16"}
     head.weight = nn.Parameter(torch.zeros(8, dtype=torch.uint8), requires_grad=False)
-    assert lp.check(model).facts["weights"].startswith("packed")
+    found = lp.check(model)
+    assert found.facts["weights"].startswith("packed")
+    assert "packed (4- or 8-bit)" in found.analyses["lp.massive.anatomy"]
+    assert not found.analyses["lp.massive.scan"]
     head.weight = whole
     model.train()
     assert any("training mode" in note for note in lp.check(model).notes)

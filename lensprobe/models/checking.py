@@ -11,6 +11,7 @@ from .adapter import Adapter, adapter_for
 from .lora import packed
 from .origin import origin
 from .sites import SITES
+from .weights import weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.generate": ("resid_post",),
     "lp.editing": ("resid_post",),
     "lp.chat": ("chat template",),
-    "lp.massive.anatomy": ("resid_post", "attn.z"),
+    "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
     "lp.massive.scan": ("resid_post",),
     "lp.massive.trajectory": ("resid_post",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),
@@ -35,6 +36,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.steering.contrast": ("resid_post",),
     "lp.steering.difference": ("resid_post",),
     "lp.steering.mixing": ("resid_post",),
+    "lp.steering.stability": ("resid_post",),
     "lp.steering.sweep": ("resid_post",),
     "lp.report": ("resid_post", "attn.pattern", "attn.v"),
 }
@@ -214,6 +216,9 @@ def _obstacle(adapter: Adapter, config: Any, analysis: str) -> str:
             if need == "chat template":
                 if not getattr(getattr(adapter.model, "tokenizer", None), "chat_template", None):
                     return "the tokenizer has no chat template"
+                continue
+            if need == "weights":
+                weights_of(adapter)
                 continue
             for layer in range(adapter.n_layers):
                 adapter.hook_name(need, layer)

@@ -13,6 +13,8 @@ from .persistence import PersistenceComparison, compare_persistence
 from .placement import PositionsComparison, compare_positions
 from .questions import Question, Questions, questions
 from .sites import SitesComparison, compare_sites
+from .stability import stability
+from .stability_result import Stability
 from .sweep import sweep
 from .sweep_result import Sweep
 from .vector import SteeringVector
@@ -25,6 +27,7 @@ __all__ = [
     "Question",
     "Questions",
     "SitesComparison",
+    "Stability",
     "SteeringVector",
     "SteeringVectors",
     "Sweep",
@@ -38,5 +41,6 @@ __all__ = [
     "from_tensor",
     "mixing",
     "questions",
+    "stability",
     "sweep",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..edits import Add
 from ..errors import ArgumentError
-from ..models.adapter import Adapter
+from ..models.adapter import Adapter, adapter_for
 from ..positions import Positions
 from ..results import Result
 from ..running.forward import forward
@@ -26,7 +26,7 @@ from .reaching import Reached, reach
 from .study import Condition, Sampling
 from .vector import SteeringVector
 
-__all__ = ["Calibration", "Divergence", "calibrate", "check_target", "size_of"]
+__all__ = ["Calibration", "Divergence", "calibrate", "check_target", "openings", "size_of"]
 
 PROMPTS, LEADING = 6, 16
 """The default prompts: how many of the packaged texts, and how many tokens of each."""
@@ -124,7 +124,9 @@ def calibrate(
         Interrupted: Ctrl-C; there is no partial result.
     """
     options = Sampling(max_new_tokens)
-    texts = _openings(model, bos) if prompt is None else prompt
+    adapter = adapter_for(model)
+    adapter.require_decoder("lp.steering.calibrate")
+    texts = openings(adapter, bos) if prompt is None else prompt
     adapter, rows = opened(
         model, texts, vector, what="lp.steering.calibrate", bos=bos, sampling=options
     )
@@ -266,11 +268,8 @@ def size_of(
     return typical / longest / len(adapter.layers(edit.layers))
 
 
-def _openings(model: Any, bos: Bos) -> list[Encoded]:
-    from ..models.adapter import adapter_for
-
-    adapter = adapter_for(model)
-    adapter.require_decoder("lp.steering.calibrate")
+def openings(adapter: Adapter, bos: Bos) -> list[Encoded]:
+    """The first tokens of the packaged public-domain texts."""
     texts = default_texts()[:PROMPTS]
     return [Encoded(encoded(adapter, text, bos).ids[:LEADING]) for text in texts]
 
