@@ -15,7 +15,7 @@ from .wording import finding_name, model_name
 if TYPE_CHECKING:
     from ..massive import MassiveScan
 
-__all__ = ["kinds", "line", "site", "values"]
+__all__ = ["empty", "kinds", "line", "site", "values"]
 
 KIND_NAMES = {"first": "first token", "delimiter": "delimiters", "other": "other tokens"}
 
@@ -53,7 +53,7 @@ def values(
         height=400,
         xaxis=layer_axis(layers, site(scan)),
         yaxis={**axis, "zerolinecolor": look.theme.muted, "zerolinewidth": 1},
-        annotations=[] if traces else [_empty("no massive activation at position 0", look)],
+        annotations=[] if traces else [empty("no massive activation at position 0", look)],
         showlegend=True,
     )
 
@@ -160,7 +160,8 @@ def _kinds_sentence(frame: pd.DataFrame) -> str:
     )
 
 
-def _empty(text: str, look: Look) -> dict[str, Any]:
+def empty(text: str, look: Look) -> dict[str, Any]:
+    """A note in the middle of a figure that has nothing to draw."""
     centre = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
     return {
         **centre,

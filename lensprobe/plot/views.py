@@ -16,6 +16,7 @@ from ..results import Result, Shown
 __all__ = ["KINDS", "Views", "views"]
 
 KINDS: dict[str, str] = {
+    "massive.anatomy": "massive_anatomy",
     "massive.scan": "massive",
     "massive.trajectory": "massive_trajectory",
     "sinks.scan": "sinks",
