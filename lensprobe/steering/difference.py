@@ -92,13 +92,7 @@ def difference(
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.steering.difference")
-    if method not in ESTIMATORS:
-        raise ArgumentError(
-            f"method={method!r}: {', '.join(ESTIMATORS)}.{nearest(str(method), ESTIMATORS)}"
-        )
-    if site not in EDITABLE:
-        raise ArgumentError(f"site={site!r}: vectors are added at {', '.join(EDITABLE)}.")
-    kind = ESTIMATORS[method]
+    kind, chance = _checked(method, site, seed)
     chosen = adapter.layers(layers)
     sides = Sides(
         adapter,
@@ -110,19 +104,30 @@ def difference(
         limit=limit,
         paired=kind.paired,
     )
-    chance = current("seed", seed)
-    if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int)):
-        raise ArgumentError(f"seed={seed!r}: a whole number, or None.")
     run = _Run(
         adapter,
         sides,
         Reader(adapter, chosen, site),
-        kind(len(chosen), adapter.width(site), chance or 0),
-        facts={"method": method, "site": site, "seed": chance or 0},
+        kind(len(chosen), adapter.width(site), chance),
+        facts={"method": method, "site": site, "seed": chance},
         one=isinstance(layers, int | np.integer),
         batch_tokens=positive_whole("batch_tokens", current("batch_tokens", batch_tokens)),
     )
     return run.plan() if current("dry_run", dry_run) else run.run(progress)
+
+
+def _checked(method: str, site: str, seed: int | None) -> tuple[type[Estimator], int]:
+    """The estimator and the seed, once method and site are known to be possible."""
+    if method not in ESTIMATORS:
+        raise ArgumentError(
+            f"method={method!r}: {', '.join(ESTIMATORS)}.{nearest(str(method), ESTIMATORS)}"
+        )
+    if site not in EDITABLE:
+        raise ArgumentError(f"site={site!r}: vectors are added at {', '.join(EDITABLE)}.")
+    chance = current("seed", seed)
+    if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int)):
+        raise ArgumentError(f"seed={seed!r}: a whole number, or None.")
+    return ESTIMATORS[method], chance or 0
 
 
 @dataclass
