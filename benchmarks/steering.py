@@ -1,0 +1,227 @@
+"""Steering against steering-vectors and repeng, and against the same work without sharing.
+
+    python benchmarks/steering.py [--write]
+
+The rivals are installed into an environment of their own, `.venv-rivals`, and run there in a second
+process, in turn with lensprobe, over the same weights from the same folder. Questions come from
+`LENSPROBE_DATA`; without it the benchmark says so and does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import interleaved, record
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import lensprobe as lp
+from lensprobe.models.sources import find
+
+ROOT = Path(__file__).parent.parent
+RIVALS = ROOT / ".venv-rivals"
+PACKAGES = ["steering-vectors==0.12.2", "repeng==0.4.0"]
+SET = "anthropic-evals/coordinate-other-ais.jsonl"
+PAIRS, LAYER = 64, 15
+
+
+def environment() -> Path:
+    """The rivals' interpreter, installed on first use."""
+    python = RIVALS / "bin" / "python"
+    mark = RIVALS / "installed"
+    if not mark.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(RIVALS)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pin = f"torch=={torch.__version__.split('+')[0]}"
+        subprocess.run([*pip, pin], check=True)
+        subprocess.run([*pip, pin, *PACKAGES], check=True)
+        mark.touch()
+    return python
+
+
+class Rivals:
+    """The second process."""
+
+    def __init__(self, folder: str) -> None:
+        command = [environment(), Path(__file__).parent / "_rivals.py", folder]
+        self.process = subprocess.Popen(
+            [*map(str, command), str(torch.get_num_threads())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+        self._answer()
+
+    def ask(self, call: str, *arguments: object) -> dict:
+        """One job; its seconds are counted in the other process."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"call": call, "arguments": arguments}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("the rivals' process ended; run benchmarks/_rivals.py by hand")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the second process."""
+        self.process.communicate()
+
+
+def folder_of(name: str, folder: Path) -> str:
+    """The weights as one Hugging Face folder that all of them load."""
+    source = find(name)
+    place, file = str(source.folder), source.file
+    unpacked = AutoModelForCausalLM.from_pretrained(place, gguf_file=file, dtype=torch.float32)
+    # A model that came from GGUF refuses to be saved, though its weights are plain by now.
+    config = type(unpacked.config).from_dict(
+        {k: v for k, v in unpacked.config.to_dict().items() if k != "quantization_config"}
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(unpacked.state_dict())
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(place, gguf_file=file).save_pretrained(folder)
+    return str(folder)
+
+
+def extraction(model, rivals: Rivals, asked, repeats: int) -> list[tuple[str, float, float | None]]:
+    """Mean-difference vectors of the same pairs at the same layer."""
+    pairs = [[q.question + q.matching, q.question + q.not_matching] for q in asked]
+    names = ("steering_vectors", "repeng")
+    last: dict[str, np.ndarray] = {}
+
+    def rival(name: str):
+        def run() -> None:
+            last[name] = np.array(rivals.ask(name, pairs, LAYER)["value"])
+
+        return run
+
+    def ours() -> None:
+        last["ours"] = lp.steering.difference(model, asked, layers=LAYER, progress=False).values
+
+    times = interleaved({"lensprobe": ours, **{name: rival(name) for name in names}}, repeats)
+    rows: list[tuple[str, float, float | None]] = []
+    for name in names:
+        rows.append((f"extraction / {name}", times["lensprobe"] / times[name], 0.25))
+        a, b = last["ours"], last[name]
+        gap = 1 - float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+        rows.append((f"1 - cosine with {name}", gap, 1e-4))
+    return rows
+
+
+def all_layers(model, asked, repeats: int) -> tuple[str, float, float | None]:
+    """Every layer in one pass against the deepest alone."""
+    top = model.cfg.n_layers - 1
+    times = interleaved(
+        {
+            "deepest layer": lambda: lp.steering.difference(
+                model, asked, layers=top, progress=False
+            ),
+            "all layers": lambda: lp.steering.difference(
+                model, asked, layers="all", progress=False
+            ),
+        },
+        repeats,
+    )
+    return ("all layers / deepest layer", times["all layers"] / times["deepest layer"], 1.3)
+
+
+def generation(model, vector, repeats: int) -> tuple[str, float, float | None]:
+    """Greedy tokens with a vector added after the prompt, and without."""
+    options = {"max_new_tokens": 64, "stop_at_eos": False}
+    prompt = "Once upon a time, in a village by the sea, there was a"
+    times = interleaved(
+        {
+            "plain": lambda: lp.generate(model, prompt, **options),
+            "steered": lambda: lp.generate(model, prompt, edits=[vector.add(1.0)], **options),
+        },
+        repeats,
+    )
+    return ("steered / plain generation", times["steered"] / times["plain"], 1.05)
+
+
+def sweeps(model, vector, asked, texts) -> list[tuple[str, float, float | None]]:
+    """Thirty layers and nine scales at once, against a run for each cell."""
+    scales = np.linspace(-2, 2, 9)
+    rows: list[tuple[str, float, float | None]] = []
+    asked_texts = [q.question + q.matching[:2] for q in asked]
+    cases = {
+        "questions": (asked, asked_texts, lp.positions.after_prompt(), "last"),
+        "texts": (texts, texts, lp.positions.all() - lp.positions.front(1), "all"),
+    }
+    for name, (given, plain, where, logits) in cases.items():
+
+        def loop(plain=plain, where=where, logits=logits) -> None:
+            for layer in range(model.cfg.n_layers):
+                for scale in scales:
+                    edits = [vector.add(float(scale), where, layers=layer)]
+                    lp.forward(model, plain, edits=edits, logits=logits, progress=False)
+
+        def at_once(given=given, where=where) -> None:
+            lp.steering.sweep(
+                model, given, vector=vector, scales=scales, positions=where, progress=False
+            )
+
+        times = interleaved({f"sweep of {name}": at_once, f"loop over {name}": loop}, 1)
+        ratio = times[f"sweep of {name}"] / times[f"loop over {name}"]
+        rows.append((f"30 x 9 sweep / loop, {name}", ratio, 1 / 3))
+    return rows
+
+
+def round_trip(rivals: Rivals, vectors, folder: Path) -> tuple[str, float, float | None]:
+    """A control vector written here and read by repeng."""
+    path = vectors.save(folder / "vectors.gguf")
+    read = rivals.ask("gguf", str(path))["value"]
+    gaps = [np.abs(np.array(read[str(layer)]) - v.values).max() for layer, v in vectors.items()]
+    assert len(read) == len(vectors)
+    return ("GGUF read by repeng, largest error", float(max(gaps)), 1e-9)
+
+
+def main() -> None:
+    """Measure and print; `--write` also refreshes the section in RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    data = os.environ.get("LENSPROBE_DATA")
+    if not data or not (Path(data) / SET).is_file():
+        print(f"skipped: set LENSPROBE_DATA to the folder that has {SET}")
+        return
+    asked = lp.steering.questions(Path(data) / SET, limit=PAIRS)
+    with tempfile.TemporaryDirectory() as name:
+        folder = folder_of("smollm2-135m", Path(name))
+        model = lp.load(folder)
+        rivals = Rivals(folder)
+        try:
+            rows = extraction(model, rivals, asked, given.repeats)
+            vectors = lp.steering.difference(model, asked, layers=range(1, 30), progress=False)
+            rows.append(round_trip(rivals, vectors, Path(name)))
+        finally:
+            rivals.close()
+        rows.append(all_layers(model, asked, given.repeats))
+        rows.append(generation(model, vectors[LAYER], 2 * given.repeats))
+        texts = [q.question for q in asked[:2]]
+        rows += sweeps(model, vectors[LAYER], asked[:6], texts)
+    record(
+        "steering",
+        f"{PAIRS} contrast pairs of {Path(SET).stem}, layer {LAYER}, SmolLM2-135M; rivals "
+        f"{', '.join(PACKAGES)} with batches of 8 and 32; GGUF round trip through repeng",
+        rows,
+        write=given.write,
+    )
+
+
+if __name__ == "__main__":
+    main()
