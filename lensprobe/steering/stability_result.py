@@ -28,7 +28,8 @@ class Stability(Result):
             halves of n pairs each; "log_odds", the change in log-odds of the matching answer on
             held-out questions, or "kl" from plain on texts, of a vector from n pairs), n, value
             (mean over repeats), std, low and high (2.5th and 97.5th percentile over repeats: the
-            spread itself, not the error of its mean), predicted (of the cosine; NaN for an effect), count (repeats).
+            spread itself, not the error of its mean), predicted (of the cosine;
+            NaN for an effect), count (repeats).
         draws: one row a measure, n and repeat: measure, n, repeat, value.
         signal: squared norm of the true mean difference, as estimated without bias.
         noise: total variance of a single pair's difference about it.
