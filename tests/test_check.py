@@ -72,6 +72,9 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
         "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
         "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),
+        "lp.massive.train_and_watch": lambda: lp.massive.train_and_watch(
+            decoder, texts, dim=1, steps=1, batch_size=1, length=4, progress=False
+        ),
         "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
         "lp.steering.calibrate": lambda: lp.steering.calibrate(decoder, ones, target=0.01, **few),

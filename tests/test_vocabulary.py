@@ -38,6 +38,9 @@ OPTIONS = {
     "ablate",
     # files and loading
     "overwrite", "tokenizer", "device", "dtype", "revision", "device_map", "adapter", "copy",
+    # training: the optimizer, what is done to it, what is watched and when
+    "optimizer", "runs", "steps", "learning_rate", "weight_decay", "warmup", "interventions",
+    "watch", "every", "account", "held_out", "seeds", "batch_size", "checkpoints", "save_every",
     # thresholds, named as in the papers
     "threshold", "ratio", "epsilon",
     # pictures

@@ -6,14 +6,30 @@ from .anatomy import anatomy
 from .anatomy_result import Anatomy
 from .result import Finding, MassiveScan
 from .scan import scan
+from .training import (
+    FreezeMoment,
+    Recipe,
+    ScaleMoment,
+    TrainingWatch,
+    WarmStart,
+    ZeroMoment,
+    train_and_watch,
+)
 from .trajectory import Trajectory, trajectory
 
 __all__ = [
     "Anatomy",
     "Finding",
+    "FreezeMoment",
     "MassiveScan",
+    "Recipe",
+    "ScaleMoment",
+    "TrainingWatch",
     "Trajectory",
+    "WarmStart",
+    "ZeroMoment",
     "anatomy",
     "scan",
+    "train_and_watch",
     "trajectory",
 ]

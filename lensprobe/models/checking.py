@@ -26,6 +26,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.chat": ("chat template",),
     "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
     "lp.massive.scan": ("resid_post",),
+    "lp.massive.train_and_watch": ("weights", "resid_post"),
     "lp.massive.trajectory": ("resid_post",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),
     "lp.steering.calibrate": ("resid_post",),

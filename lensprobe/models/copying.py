@@ -41,7 +41,7 @@ def copied(model: Any) -> Any:
     weights_of(adapter_for(model))
     if getattr(getattr(model, "original_model", None), "hf_device_map", None):
         raise ModelError("a model that is spread over devices cannot be copied; load it on one.")
-    other = copying.deepcopy(model, _activations(model))
+    other = copying.deepcopy(model, _shared(model))
     for block in getattr(other, "blocks", ()):
         # The bridge's own capture hooks close over the block they were made for, the original's;
         # taken down, they are made anew for the copy by its first pass.
@@ -70,9 +70,12 @@ def _freeze_additions(model: Any) -> None:
                 parameter.requires_grad_(False)
 
 
-def _activations(model: Any) -> dict[int, Any]:
-    """Tensors inside a graph, which a bridge keeps of its last pass and no deep copy can follow."""
-    memo: dict[int, Any] = {}
+def _shared(model: Any) -> dict[int, Any]:
+    """What a deep copy does not follow: the tokenizer, which nobody changes and which is slow to copy,
+    and tensors inside a graph, which a bridge keeps of its last pass and which cannot be copied.
+    """
+    tokenizer = getattr(model, "tokenizer", None)
+    memo: dict[int, Any] = {id(tokenizer): tokenizer}
 
     def note(value: Any) -> None:
         if isinstance(value, Tensor) and value.grad_fn is not None:
