@@ -25,6 +25,7 @@ from . import positions as where
 from .errors import ArgumentError
 from .models.adapter import Adapter
 from .models.sites import DEFAULT_SITE
+from .models.stacks import StackName
 from .positions import Positions
 
 __all__ = ["Add", "Clamp", "Edit", "Mix", "ProjectOut", "Scale", "Selection", "Set"]
@@ -52,19 +53,22 @@ class Selection:
 class Edit(ABC):
     """Base of the edits; see the module's text for what all of them share.
 
+    `stack` is "encoder" or "decoder", to be named in an encoder-decoder. Selectors see that stack's
+    tokens: the encoder's are all prompt, the decoder's prompt is its start token alone.
     `origin` names the model that an edit's vector was made on, where that is known.
     """
 
     layers: Any
     site: str = DEFAULT_SITE
     positions: Positions = EVERYWHERE
+    stack: StackName = None
     origin: str | None = field(default=None, repr=False)
 
     def bind(self, adapter: Adapter) -> Edit:
         """This edit with its tensors checked and moved to the model.
 
         Raises:
-            ArgumentError: a layer out of range, a vector of the wrong width, a value not finite.
+            ArgumentError: a layer out of range, a wrong width or stack, a value not finite.
             HookPointError: the site is unknown, absent or switched off.
         """
         if self.site not in EDITABLE:
@@ -74,7 +78,8 @@ class Edit(ABC):
                 f"positions={self.positions!r}: a selector such as lp.positions.all()."
             )
         self._check_origin(adapter)
-        bound = self._bind(adapter, adapter.width(self.site))
+        placed = replace(self, stack=adapter.stack(self.stack).name)
+        bound = placed._bind(adapter, adapter.width(self.site))
         table = bound._table()
         if table is None:
             return bound
@@ -86,14 +91,14 @@ class Edit(ABC):
 
     def names(self, adapter: Adapter) -> list[str]:
         """The hook points this edit writes to."""
-        return [adapter.hook_name(self.site, layer) for layer in adapter.layers(self.layers)]
+        layers = adapter.layers(self.layers, stack=self.stack)
+        return [adapter.hook_name(self.site, layer, stack=self.stack) for layer in layers]
 
     def apply(
         self, stream: Float[Tensor, "batch pos width"], selection: Selection
     ) -> Float[Tensor, "batch pos width"]:
         """The stream with the selected tokens edited, in the stream's dtype."""
-        half = stream.dtype in (torch.float16, torch.bfloat16)
-        work = stream.float() if half else stream
+        work = stream.float() if stream.dtype in (torch.float16, torch.bfloat16) else stream
         changed = self._change(work, selection).to(stream.dtype)
         picked = self._picked(selection)
         return changed if picked is None else torch.where(picked, changed, stream)

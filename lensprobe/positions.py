@@ -50,6 +50,8 @@ class Step:
         reread: how many leading columns were read by the step before and are read again.
         roles: per row, the chat role of each prompt token.
         tokenizer: decodes tokens for `where(callable)`.
+        reach: int `[batch]`, how many tokens of each row a rule may count on; None is its prompt. A
+            decoder's prompt behind an encoder is its start token alone, and rules reach further.
     """
 
     positions: np.ndarray
@@ -60,6 +62,17 @@ class Step:
     reread: int = 0
     roles: Sequence[Sequence[str | None]] = ()
     tokenizer: Any = field(default=None, repr=False)
+    reach: np.ndarray | None = None
+
+    @property
+    def counted_on(self) -> np.ndarray:
+        """`reach`, or the prompts where it is None."""
+        return self.prompts if self.reach is None else self.reach
+
+    @property
+    def whose(self) -> str:
+        """What those tokens are, for messages."""
+        return "a prompt has" if self.reach is None else "the decoder reads"
 
 
 @dataclass(frozen=True)
@@ -138,9 +151,9 @@ def front(n: int | None = None) -> Positions:
     count = 1 if n is None else n
 
     def needs(step: Step) -> None:
-        short = step.prompts.min()
+        short = step.counted_on.min()
         if short < count:
-            raise ArgumentError(f"front({count}) needs {count} tokens; a prompt has {short}.")
+            raise ArgumentError(f"front({count}) needs {count} tokens; {step.whose} {short}.")
 
     text = "front()" if n is None else f"front({n})"
     return Positions(lambda step: step.positions < count, text, needs=needs, fits_vector=n is None)
@@ -185,12 +198,12 @@ def at(*positions: int) -> Positions:
         return (step.positions[:, :, None] == absolute[:, None, :]).any(-1)
 
     def needs(step: Step) -> None:
-        short = int(step.prompts.min())
-        outside = [p for p in positions if not -short <= p < short]
+        short, prompt = int(step.counted_on.min()), int(step.prompts.min())
+        outside = [p for p in positions if not -prompt <= p < short]
         if outside:
             raise ArgumentError(
-                f"position {outside[0]} is out of range: a prompt has {short} tokens, "
-                f"0 to {short - 1} (or -{short} to -1)."
+                f"position {outside[0]} is out of range: {step.whose} {short} tokens, "
+                f"0 to {short - 1} (or -{prompt} to -1)."
             )
 
     return Positions(rule, f"at({', '.join(map(str, positions))})", needs=needs)
@@ -276,7 +289,7 @@ def where(mask: Any) -> Positions:
         return inside & picked
 
     def needs(step: Step) -> None:
-        longest = int(step.prompts.max())
+        longest = int(step.counted_on.max())
         if len(table) not in (1, len(step.rows)) or table.shape[1] > longest:
             raise ArgumentError(
                 f"where(mask): a mask of shape {table.shape} does not fit "

@@ -38,7 +38,7 @@ class Encoded:
 
 
 def encode(adapter: Adapter, text: Any, bos: Bos = "auto") -> list[int]:
-    """Token ids of one text, with at most one BOS in front.
+    """Token ids of one text, with at most one BOS in front (and one EOS behind, in T5).
 
     A BOS that the text already begins with (a rendered chat template, ids made by
     `model.to_tokens`) is not doubled. Token ids are taken as they are.
@@ -61,7 +61,7 @@ def encoded(adapter: Adapter, text: Any, bos: Bos = "auto") -> Encoded:
             ids = adapter.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         except (TypeError, UnicodeError) as error:
             raise ArgumentError(f"the text cannot be tokenized ({error}).") from error
-        return Encoded(_with_bos(adapter, ids, bos))
+        return Encoded(_closed(adapter, _with_bos(adapter, ids, bos)))
     if _is_messages(text):
         return _encode_chat(adapter, list(text), bos)
     return Encoded(_checked_ids(adapter, text))
@@ -75,6 +75,12 @@ def _with_bos(adapter: Adapter, ids: Sequence[int], bos: Bos) -> tuple[int, ...]
     if not ids:
         raise ArgumentError("the text has no tokens; give at least one.")
     return tuple(ids)
+
+
+def _closed(adapter: Adapter, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The text with its EOS, in a model whose texts end with one."""
+    end = adapter.tokenizer.eos_token_id if adapter.closes_texts else None
+    return ids if end is None or ids[-1] == end else (*ids, end)
 
 
 def _checked_ids(adapter: Adapter, ids: Any) -> tuple[int, ...]:

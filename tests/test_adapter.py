@@ -176,12 +176,10 @@ def test_a_transformers_model_is_told_to_be_wrapped():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda model: lp.forward(model, "one"),
-        lambda model: lp.score(model, "one two"),
-        lambda model: lp.generate(model, "one"),
         lambda model: lp.massive.scan(model, "one"),
         lambda model: lp.sinks.scan(model, "one"),
-        lambda model: lp.editing(model, []).__enter__(),
+        lambda model: lp.report(model, "one"),
+        lambda model: lp.steering.contrast(model, "one", "two"),
     ],
 )
 def test_an_encoder_decoder_is_refused_where_a_decoder_is_needed(tiny_t5, call):

@@ -107,13 +107,26 @@ def test_what_it_says_runs_does_run(decoder):
             call()
 
 
-def test_an_encoder_decoder_runs_nothing_and_says_why(tiny_t5):
+def test_an_encoder_decoder_says_what_runs_and_why_the_rest_does_not(tiny_t5, legacy):
     found = lp.check(tiny_t5)
     assert found.facts["kind"] == "encoder-decoder"
-    assert all("encoder-decoder" in why for why in found.analyses.values())
+    runs = {name for name, why in found.analyses.items() if not why}
+    expected = {"lp.forward", "lp.score", "lp.generate", "lp.editing"}
+    assert runs == (set() if legacy else expected)
+    assert all("encoder-decoder" in why for why in found.analyses.values() if why)
     with pytest.raises(ModelError) as error:
         lp.massive.scan(tiny_t5, ["hello"])
     assert str(error.value) == found.analyses["lp.massive.scan"]
+
+
+def test_the_stacks_of_an_encoder_decoder_are_told_apart(tiny_t5, legacy):
+    if legacy:
+        pytest.skip("the T5 bridge of TransformerLens 3.9 does not run")
+    facts = lp.check(tiny_t5).facts
+    assert facts["layers"] == "encoder 2; decoder 2"
+    assert facts["attention"].startswith("both ways in the encoder")
+    encoder, decoder = facts["sites"].split("; ")
+    assert encoder.startswith("encoder resid_pre") and decoder.startswith("decoder resid_pre")
 
 
 def test_sliding_windows_are_said(load):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from tokenizers.trainers import BpeTrainer
@@ -20,8 +21,6 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 __all__ = [
@@ -129,20 +128,26 @@ def write_gemma_folder(folder: Path) -> Path:
     return _save(Gemma2ForCausalLM, config, folder)
 
 
-def write_t5_folder(folder: Path) -> Path:
-    """A T5 folder: encoder and decoder, relative positions."""
-    config = T5Config(
-        vocab_size=write_tokenizer(folder),
-        d_model=WIDTH,
-        d_kv=WIDTH // HEADS,
-        d_ff=HIDDEN,
-        num_layers=2,
-        num_heads=HEADS,
-        pad_token_id=0,
-        eos_token_id=0,
-        decoder_start_token_id=0,
-    )
-    return _save(T5ForConditionalGeneration, config, folder)
+def write_t5_folder(folder: Path, kind: str = "T5", **options: Any) -> Path:
+    """A folder of the T5 family: encoder and decoder, relative positions.
+
+    Args:
+        kind: `"T5"`, `"MT5"` or `"LongT5"`.
+        options: of its configuration, over the small ones used here.
+    """
+    small = {
+        "d_model": WIDTH,
+        "d_kv": WIDTH // HEADS,
+        "d_ff": HIDDEN,
+        "num_layers": 2,
+        "num_heads": HEADS,
+        "pad_token_id": 0,
+        "eos_token_id": 0,
+        "decoder_start_token_id": 0,
+    }
+    config = getattr(transformers, f"{kind}Config")
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")
+    return _save(model, config(vocab_size=write_tokenizer(folder), **(small | options)), folder)
 
 
 def _save(kind: Any, config: Any, folder: Path) -> Path:

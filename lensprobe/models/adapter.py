@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import importlib.metadata
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from typing_extensions import override
 
 from .. import __version__
 from ..errors import ArgumentError, HookPointError, ModelError, nearest
-from .cache import Cache
-from .hooks import add_hook, is_ours
+from .hooks import is_ours
 from .origin import origin
-from .sites import GATED, SITES
+from .reader import Reader
+from .sites import GATED
+from .stacks import Stack, StackName
 
-__all__ = ["Adapter", "adapter_for"]
-
-
-class _Stopped(Exception):
-    """Carries the residual out of a forward pass that has read enough."""
+__all__ = ["Adapter", "Report", "adapter_for"]
 
 
-class Adapter(ABC):
+Report = Callable[[Tensor, Tensor | None, int, StackName], None]
+
+
+class Adapter(Reader):
     """What lensprobe asks of a model. Get one from `adapter_for(model)`; it holds no state of a call.
 
     Attributes are plain facts: `n_layers`, `d_model`, `n_heads`, `n_kv_heads`, `d_head`, `d_vocab`,
-    `context` (tokens), `encoder_decoder`, `tokenizer`. `dtype` and `device` are read from the
+    `context` (tokens), `encoder_decoder`, `stacks` (the one that writes text is the last), `tokenizer`,
+    `closes_texts` (whether a text ends with EOS, as in T5), `start` (the tokens that a decoder behind
+    an encoder begins with).
+    `dtype` and `device` are read from the
     parameters each time, because a user may move the model between two calls.
     """
 
@@ -57,6 +59,9 @@ class Adapter(ABC):
         self.d_mlp = int(getattr(cfg, "d_mlp", None) or 4 * cfg.d_model)
         self.context = int(cfg.n_ctx)
         self.encoder_decoder = False
+        self.closes_texts = False
+        self.start: tuple[int, ...] = ()
+        self.stacks: tuple[Stack, ...] = (Stack(None, self.n_layers),)
 
     @property
     def model(self) -> Any:
@@ -108,49 +113,49 @@ class Adapter(ABC):
             return self.n_heads * self.d_head
         return self.d_mlp if site == "mlp.post" else self.d_model
 
-    def layer(self, layer: int, argument: str = "layer") -> int:
+    @property
+    def writer(self) -> Stack:
+        """The stack whose last token predicts the next one."""
+        return self.stacks[-1]
+
+    def stack(self, name: StackName = None) -> Stack:
+        """One of this model's stacks; None is the one stack of a model that is no encoder-decoder.
+
+        Raises:
+            ArgumentError: an encoder-decoder and no name, a decoder-only model's encoder.
+        """
+        if name not in ("encoder", "decoder", None):
+            raise ArgumentError(f'stack={name!r}: "encoder", "decoder" or None.')
+        if len(self.stacks) > 1 and name is None:
+            raise ArgumentError(
+                'stack=None: this is an encoder-decoder; say "encoder" or "decoder".'
+            )
+        if len(self.stacks) == 1 and name == "encoder":
+            raise ArgumentError("stack='encoder': this is a decoder-only model; it has no encoder.")
+        return next((stack for stack in self.stacks if stack.name == name), self.writer)
+
+    def layer(self, layer: Any, argument: str = "layer", *, stack: StackName = None) -> int:
         """A layer index, negatives counted from the end.
 
         Raises:
             ArgumentError: not a whole number, or out of range.
         """
-        if isinstance(layer, bool) or not hasattr(layer, "__index__"):
-            raise ArgumentError(f"{argument}={layer!r}: a layer is a whole number.")
-        index = layer.__index__()
-        if not -self.n_layers <= index < self.n_layers:
-            raise ArgumentError(
-                f"{argument}={index}: this model has {self.n_layers} layers, "
-                f"0 to {self.n_layers - 1} (or -{self.n_layers} to -1)."
-            )
-        return index % self.n_layers
+        return self.stack(stack).layer(layer, argument)
 
-    def layers(self, layers: Any, argument: str = "layers") -> tuple[int, ...]:
+    def layers(
+        self, layers: Any, argument: str = "layers", *, stack: StackName = None
+    ) -> tuple[int, ...]:
         """Layer indices, sorted and without repeats; `"all"` is every layer, an int is one."""
-        if isinstance(layers, str):
-            if layers != "all":
-                raise ArgumentError(f'{argument}={layers!r}: a sequence of layers, or "all".')
-            return tuple(range(self.n_layers))
-        if isinstance(layers, Tensor | np.ndarray):
-            layers = layers.tolist()
-        if not isinstance(layers, Iterable):
-            return (self.layer(layers, argument),)
-        found = sorted({self.layer(layer, argument) for layer in layers})
-        if not found:
-            raise ArgumentError(f"{argument} is empty; name at least one layer.")
-        return tuple(found)
+        return self.stack(stack).layers(layers, argument)
 
-    def hook_name(self, site: str, layer: int) -> str:
+    def hook_name(self, site: str, layer: int, *, stack: StackName = None) -> str:
         """The hook point of a site, such as `blocks.3.hook_resid_post`.
 
         Raises:
             HookPointError: the site is unknown, absent from this model, or switched off.
             ArgumentError: the layer is out of range.
         """
-        if site not in SITES:
-            raise HookPointError(
-                f"site={site!r} is not one of {', '.join(SITES)}.{nearest(site, SITES)}"
-            )
-        name = f"blocks.{self.layer(layer)}.{SITES[site]}"
+        name = self.stack(stack).point(site, layer)
         self.point(name)
         return name
 
@@ -186,15 +191,14 @@ class Adapter(ABC):
         """Layer and site of each hook point that exists, by its name, layer after layer."""
         table = self.model.hook_dict
         wanted = list(sites)
-        found = {
-            f"blocks.{layer}.{SITES[site]}": (layer, site) for layer in layers for site in wanted
-        }
+        point = self.writer.point
+        found = {point(site, layer): (layer, site) for layer in layers for site in wanted}
         return {name: place for name, place in found.items() if name in table}
 
-    def has_site(self, site: str, layer: int = 0) -> bool:
+    def has_site(self, site: str, layer: int = 0, *, stack: StackName = None) -> bool:
         """Whether a site exists (a parallel block has no `resid_mid`)."""
         try:
-            self.hook_name(site, layer)
+            self.hook_name(site, layer, stack=stack)
         except HookPointError:
             return False
         return True
@@ -234,6 +238,19 @@ class Adapter(ABC):
         if self.encoder_decoder:
             raise ModelError(f"{what} needs a decoder-only model; this one is an encoder-decoder.")
 
+    def require_runnable(self, what: str) -> None:
+        """Refuse an encoder-decoder whose two stacks cannot be run here.
+
+        Raises:
+            ModelError: an encoder-decoder outside the T5 family, or any on TransformerLens 3.9.
+        """
+        if self.encoder_decoder:
+            raise ModelError(
+                f"{what} runs encoder-decoders of the T5 family on TransformerLens 4; "
+                f"this is a {type(self.model.original_model).__name__} on "
+                f"{importlib.metadata.version('transformer-lens')}."
+            )
+
     def provenance(self) -> dict[str, Any]:
         """What a result stores to be trusted later; JSON values only."""
         known = origin(self.model)
@@ -260,84 +277,24 @@ class Adapter(ABC):
         """`"raw"`, or how weights were processed (folded, centred), which shifts every residual."""
 
     @abstractmethod
-    def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
-        """Call `report(ids, mask, past)` before each pass over token ids; returns the remover."""
+    def watch(self, report: Report) -> Callable[[], None]:
+        """Call `report(ids, mask, past, stack)` before each pass over ids; returns the remover."""
 
     # ---- running -----------------------------------------------------------------------------
 
-    @abstractmethod
-    def new_cache(self, batch: int) -> Cache:
-        """An empty key-value cache for `batch` rows."""
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Reader:
+        """Run the encoder, once; the answer reads the decoder's tokens.
 
-    def run(
-        self,
-        inputs: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
-        *,
-        mask: Bool[Tensor, "batch pos"] | None = None,
-        positions: Int[Tensor, "batch pos"] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        cache: Cache | None = None,
-        logits: Literal["all", "last"] | None = "all",
-    ) -> Tensor | None:
-        """One forward pass from block `start` up to, not including, block `stop`.
-
-        Args:
-            inputs: token ids, or with `start` the residual that enters that block.
-            mask: which of these tokens are real; None means all. Earlier tokens' mask is the cache's.
-            positions: absolute positions; None counts real tokens from the cache's length on.
-            start: first block that runs. Blocks below are not executed.
-            stop: None runs everything and returns logits. Otherwise the residual after block
-                `stop - 1` is returned, and `stop=n_layers` is the one before the final norm.
-            cache: extended by these tokens.
-            logits: `"last"` computes them for the newest column only; None returns None.
-
-        Returns:
-            Logits `[batch, pos or 1, d_vocab]`, a residual `[batch, pos, d_model]`, or None.
+        Raises:
+            ModelError: a decoder-only model.
         """
-        if logits is None and stop is None:
-            stop = self.n_layers
-            self._stopping(inputs, mask, positions, start, stop, cache)
-            return None
-        if stop is not None:
-            return self._stopping(inputs, mask, positions, start, stop, cache)
-        return self._forward(inputs, mask, positions, start, cache, logits or "all")
+        raise ModelError("this model has no encoder that could be run.")
 
-    def _stopping(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None,
-        positions: Tensor | None,
-        start: int,
-        stop: int,
-        cache: Cache | None,
-    ) -> Tensor:
-        # One mechanism for both classes: a hook that leaves the pass with what it saw. The bridge's
-        # own flag returns logits for stop=n_layers.
-        name = self.hook_name("resid_post", stop - 1) if stop else self.hook_name("resid_pre", 0)
-
-        def leave(residual: Tensor, hook: Any) -> None:
-            raise _Stopped(residual)
-
-        detach = add_hook(self.point(name), leave)
-        try:
-            self._forward(inputs, mask, positions, start, cache, "last")
-        except _Stopped as stopped:
-            return stopped.args[0]
-        finally:
-            detach()
-        raise ModelError(f"hook point {name!r} did not fire during the forward pass.")
-
-    @abstractmethod
-    def _forward(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None,
-        positions: Tensor | None,
-        start: int,
-        cache: Cache | None,
-        logits: Literal["all", "last"],
-    ) -> Tensor: ...
+    @override
+    def exit_point(self, stop: int | None) -> Any:
+        stop = self.n_layers if stop is None else stop
+        site, layer = ("resid_post", stop - 1) if stop else ("resid_pre", 0)
+        return self.point(self.hook_name(site, layer, stack=self.writer.name))
 
 
 _ADAPTERS: weakref.WeakKeyDictionary[Any, Adapter] = weakref.WeakKeyDictionary()
@@ -353,10 +310,11 @@ def adapter_for(model: Any) -> Adapter:
         return _ADAPTERS[model]
     from .bridge import BridgeAdapter
     from .hooked import HookedAdapter
+    from .seq2seq import Seq2SeqAdapter, runs
 
     names = {cls.__name__ for cls in type(model).__mro__}
     if "TransformerBridge" in names:
-        adapter: Adapter = BridgeAdapter(model)
+        adapter: Adapter = (Seq2SeqAdapter if runs(model) else BridgeAdapter)(model)
     elif "HookedTransformer" in names:
         adapter = HookedAdapter(model)
     elif "PreTrainedModel" in names:

@@ -13,8 +13,9 @@ from transformers import DynamicCache
 from typing_extensions import override
 
 from ..errors import ModelError
-from .adapter import Adapter
+from .adapter import Adapter, Report
 from .cache import Cache
+from .stacks import StackName
 
 __all__ = ["BridgeAdapter"]
 
@@ -173,16 +174,21 @@ class BridgeAdapter(Adapter):
                 point._forward_hooks = hooks
 
     @override
-    def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
-        def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            ids = kwargs.get("input_ids", args[0] if args else None)
-            if ids is None and kwargs.get("inputs_embeds") is not None:
-                # Positions are known from the shape; which tokens these are is not.
-                ids = torch.zeros(kwargs["inputs_embeds"].shape[:2], dtype=torch.long)
-            inner = kwargs.get("past_key_values")
-            past = int(inner.get_seq_length()) if inner is not None else 0
-            if ids is not None:
-                report(ids, kwargs.get("attention_mask"), past)
+    def watch(self, report: Report) -> Callable[[], None]:
+        return announcing(self.model.original_model, report, None)
 
-        handle = self.model.original_model.register_forward_pre_hook(before, with_kwargs=True)
-        return handle.remove
+
+def announcing(module: Any, report: Report, stack: StackName) -> Callable[[], None]:
+    """Call `report` before each pass of a transformers module; returns the remover."""
+
+    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if ids is None and kwargs.get("inputs_embeds") is not None:
+            # Positions are known from the shape; which tokens these are is not.
+            ids = torch.zeros(kwargs["inputs_embeds"].shape[:2], dtype=torch.long)
+        inner = kwargs.get("past_key_values")
+        past = int(inner.get_seq_length()) if inner is not None else 0
+        if ids is not None:
+            report(ids, kwargs.get("attention_mask"), past, stack)
+
+    return module.register_forward_pre_hook(before, with_kwargs=True).remove

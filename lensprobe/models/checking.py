@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from .adapter import Adapter, adapter_for
 from .lora import packed
 from .origin import origin
 from .sites import SITES
+from .stacks import Stack
 from .weights import weights_of
 
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.steering.sweep": ("resid_post",),
     "lp.report": ("resid_post", "attn.pattern", "attn.v"),
 }
-"""What each analysis needs besides a decoder-only model."""
+"""What each analysis needs, in every stack of the model."""
+
+_BOTH_KINDS = ("lp.forward", "lp.score", "lp.generate", "lp.editing")
+"""What runs on encoder-decoders too; everything else needs a decoder-only model."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,7 +136,7 @@ def _facts(adapter: Adapter, config: Any) -> dict[str, str]:
         "class": type(model).__name__,
         "from": known.get("source", "loaded outside lensprobe"),
         "kind": "encoder-decoder" if adapter.encoder_decoder else "decoder-only",
-        "layers": str(adapter.n_layers),
+        "layers": _of_stacks(adapter, lambda stack: str(stack.n_layers)),
         "heads": f"{heads}, {adapter.d_head} wide",
         "width": str(adapter.d_model),
         "vocabulary": f"{adapter.d_vocab:,}",
@@ -143,12 +148,24 @@ def _facts(adapter: Adapter, config: Any) -> dict[str, str]:
         "device": _plain(adapter, "device"),
         "weights": _weights(adapter, known),
         "coordinates": adapter.coordinates(),
-        "sites": ", ".join(site for site in SITES if adapter.has_site(site)) or "none",
+        "sites": _of_stacks(adapter, lambda stack: _sites(adapter, stack)),
         "your hooks": ", ".join(adapter.user_hooks()) or "none",
     }
     if known.get("revision"):
         facts["from"] += f", revision {known['revision']}"
     return facts
+
+
+def _of_stacks(adapter: Adapter, words: Callable[[Stack], str]) -> str:
+    """What is to be said of the one stack, or of each by its name."""
+    if len(adapter.stacks) == 1:
+        return words(adapter.writer)
+    return "; ".join(f"{stack.name} {words(stack)}" for stack in adapter.stacks)
+
+
+def _sites(adapter: Adapter, stack: Stack) -> str:
+    found = [site for site in SITES if adapter.has_site(site, stack=stack.name)]
+    return ", ".join(found) or "none"
 
 
 def _plain(adapter: Adapter, what: str) -> str:
@@ -178,6 +195,8 @@ def _bos(adapter: Adapter) -> str:
 
 def _attention(adapter: Adapter, config: Any) -> str:
     words = ["causal"]
+    if adapter.encoder_decoder:
+        words = ["both ways in the encoder", "causal in the decoder, and on what the encoder read"]
     layers, width = _sliding(adapter, config)
     if width is not None:
         where = "every layer" if layers == adapter.n_layers else f"{layers} of its layers"
@@ -212,7 +231,10 @@ def _normed(adapter: Adapter) -> bool:
 
 def _obstacle(adapter: Adapter, config: Any, analysis: str) -> str:
     try:
-        adapter.require_decoder(analysis)
+        if analysis in _BOTH_KINDS:
+            adapter.require_runnable(analysis)
+        else:
+            adapter.require_decoder(analysis)
         for need in _NEEDS[analysis]:
             if need == "chat template":
                 if not getattr(getattr(adapter.model, "tokenizer", None), "chat_template", None):
@@ -221,8 +243,9 @@ def _obstacle(adapter: Adapter, config: Any, analysis: str) -> str:
             if need == "weights":
                 weights_of(adapter)
                 continue
-            for layer in range(adapter.n_layers):
-                adapter.hook_name(need, layer)
+            for stack in adapter.stacks:
+                for layer in range(stack.n_layers):
+                    adapter.hook_name(need, layer, stack=stack.name)
             kernel = getattr(config, "_attn_implementation", "eager")
             if need == "attn.pattern" and adapter.line == "bridge" and kernel != "eager":
                 return f"attention is computed by {kernel}, which keeps no pattern; load it eager"

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..errors import ArgumentError
-from .adapter import Adapter
+from .adapter import Adapter, Report
 from .cache import Cache
 
 __all__ = ["HookedAdapter"]
@@ -120,7 +120,7 @@ class HookedAdapter(Adapter):
             )
 
     @override
-    def watch(self, report: Callable[[Tensor, Tensor | None, int], None]) -> Callable[[], None]:
+    def watch(self, report: Report) -> Callable[[], None]:
         seen: list[Any] = [None]
 
         def embedding(module: Any, args: tuple[Any, ...]) -> None:
@@ -129,13 +129,14 @@ class HookedAdapter(Adapter):
         def attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             entry = kwargs.get("past_kv_cache_entry")
             past = int(entry.past_keys.shape[1]) if entry is not None else 0
-            report(seen[0], kwargs.get("attention_mask"), past)
+            report(seen[0], kwargs.get("attention_mask"), past, None)
 
         def whole(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # A pass that starts late meets neither the embedding nor block 0.
             if kwargs.get("start_at_layer"):
                 shape = args[0].shape[:2]
-                report(torch.zeros(shape, dtype=torch.long), kwargs.get("attention_mask"), 0)
+                ids = torch.zeros(shape, dtype=torch.long)
+                report(ids, kwargs.get("attention_mask"), 0, None)
 
         # The mask and the cache meet only at the first attention layer, which runs after hook_embed
         # and resid_pre 0; a pre-hook of block 0 comes before both of its residual sites.

@@ -43,7 +43,7 @@ class Decoder:
         self.ids = batch.ids
         self.cached = cached
         self.chunk = chunk
-        self.cache: Cache | None = self.adapter.new_cache(len(batch.ids)) if cached else None
+        self.cache: Cache | None = session.new_cache(len(batch.ids)) if cached else None
 
     def start(self) -> Tensor:
         """Read the prompts, in chunks where one pass would take too much memory."""

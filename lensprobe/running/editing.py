@@ -14,6 +14,7 @@ from ..edits import Edit
 from ..errors import ArgumentError
 from ..interrupts import uninterrupted
 from ..models.adapter import adapter_for
+from ..models.stacks import StackName
 from ..positions import Step
 from .session import Session
 
@@ -26,7 +27,8 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
 
     A pass over an empty cache begins a new prompt, and all its tokens belong to it; a pass over a
     filled cache reads generated tokens. Gradients flow through the edits. `last()` needs
-    `lp.generate`, which can read a token twice.
+    `lp.generate`, which can read a token twice. In an encoder-decoder the encoder's tokens are all
+    prompt, and the decoder's prompt is its start token.
 
     >>> quiet = lp.Scale(layers=2, dim=447, factor=0.0, positions=lp.positions.front(1))
     >>> with lp.editing(model, quiet):                                        # doctest: +SKIP
@@ -34,49 +36,49 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
 
     Raises:
         ArgumentError: an edit that does not fit the model, or moves while a cache is in use.
-        ModelError: an encoder-decoder model.
+        ModelError: an encoder-decoder that cannot be run; see `lp.check`.
     """
     adapter = adapter_for(model)
-    adapter.require_decoder("lp.editing")
+    adapter.require_runnable("lp.editing")
     # The user's own edits: passes are not shortened under them, and results name their hook points.
     session = Session(adapter, edits, ours=False)
     tokenizer = getattr(model, "tokenizer", None)
-    prompts = np.zeros(0, dtype=int)
-    read = np.zeros(0, dtype=int)
+    # Of each stack: prompt lengths, and how many tokens of each row have been read.
+    prompts: dict[StackName, np.ndarray] = {}
+    read: dict[StackName, np.ndarray] = {}
 
-    def before(ids: Tensor, mask: Tensor | None, past: int) -> None:
-        nonlocal prompts, read
+    def announced(ids: Tensor, mask: Tensor | None, past: int, stack: StackName) -> None:
         tokens = ids.detach().cpu().numpy()
         real = _real(mask, tokens.shape)
         if past and session.moves:
             raise ArgumentError("positions=last() over a cache needs lp.generate; see lp.editing.")
-        if past and len(read) != len(tokens):
+        if past and len(read.get(stack, ())) != len(tokens):
             raise ArgumentError("a cache filled outside lp.editing: read the prompt inside it too.")
-        if past == 0:
-            read = np.zeros(len(tokens), dtype=int)
-        lengths = read + real.sum(1)
         fresh = past == 0
+        before = np.zeros(len(tokens), dtype=int) if fresh else read[stack]
+        lengths = before + real.sum(1)
         if fresh:
-            prompts = lengths
-        positions = np.where(real, read[:, None] + real.cumsum(1) - 1, -1)
+            prompts[stack] = np.ones_like(lengths) if stack == "decoder" else lengths
+        positions = np.where(real, before[:, None] + real.cumsum(1) - 1, -1)
         step = Step(
             positions=positions,
             tokens=tokens,
-            prompts=prompts,
+            prompts=prompts[stack],
             newest=positions == lengths[:, None] - 1,
             rows=np.arange(len(tokens)),
             tokenizer=tokenizer,
+            reach=np.full_like(lengths, adapter.context) if stack == "decoder" else None,
         )
         if fresh:
             session.check_texts(len(tokens))
-            session.check(step)
-            session.begin()
-        session.step, read = step, lengths
+            session.check(step, stack=stack)
+            session.begin(stack)
+        session.step, read[stack] = step, lengths
 
     removers = []
     try:
         with uninterrupted():
-            removers.append(adapter.watch(before))
+            removers.append(adapter.watch(announced))
         with session:
             yield model
     finally:

@@ -15,10 +15,12 @@ from ..edits import Edit
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..models.sites import DEFAULT_SITE
+from ..models.stacks import StackName
 from ..results import Result
-from ..tokens import Bos, Side, TokenBatch, as_texts, encoded
+from ..tokens import Bos, Side
 from .batching import each_group
-from .session import Session, all_prompts, prompt_step
+from .inputs import Inputs
+from .session import Session
 
 __all__ = ["Forward", "forward"]
 
@@ -74,6 +76,8 @@ def forward(
     model: Any,
     texts: Any,
     *,
+    prompt: Any = None,
+    stack: StackName = None,
     edits: Edit | Iterable[Edit] = (),
     layers: int | Sequence[int] | Literal["all"] | None = None,
     site: str = DEFAULT_SITE,
@@ -88,7 +92,12 @@ def forward(
     Args:
         model: a TransformerLens model.
         texts: one text or many; a text is a string, chat messages or token ids.
-        edits: written while reading. The whole text counts as the prompt.
+        prompt: one text for all, or one for each, read before them; `after_prompt()` and its like
+            refer to its end. Without one the whole text counts as the prompt.
+        stack: which stack of an encoder-decoder reads the texts and is looked at. The `"encoder"`
+            reads them alone, and there are no logits. The `"decoder"` reads them from its start
+            token on, after the encoder has read `prompt`.
+        edits: written while reading.
         layers: layers whose activations at `site` are kept; None keeps none. A probe at an edited
             point reads the edited value.
         logits: `"all"`, only those of each text's `"last"` token, or None, which skips the
@@ -97,36 +106,36 @@ def forward(
 
     Raises:
         ArgumentError: an empty text, one longer than the context, a layer out of range.
-        ModelError: an encoder-decoder model.
+        ModelError: an encoder-decoder that cannot be run; see `lp.check`.
         Interrupted: Ctrl-C; `.partial` holds the texts that were finished.
     """
     adapter = adapter_for(model)
-    adapter.require_decoder("lp.forward")
+    adapter.require_runnable("lp.forward")
     if logits not in ("all", "last", None):
         raise ArgumentError(f'logits={logits!r}: "all", "last" or None.')
     if site == "attn.pattern":
         raise ArgumentError("site='attn.pattern' has no vector for a token; use lp.sinks.scan.")
-    wanted = () if layers is None else adapter.layers(layers)
-    names = [adapter.hook_name(site, layer) for layer in wanted]
-    rows = [encoded(adapter, text, bos) for text in as_texts(texts)]
+    reads = adapter.stack(stack).name
+    wanted = () if layers is None else adapter.layers(layers, stack=stack)
+    names = [adapter.hook_name(site, layer, stack=stack) for layer in wanted]
+    gather = Inputs.for_encoder if reads == "encoder" else Inputs.read
+    inputs = gather(adapter, texts, prompt, bos)
     found: dict[str, Tensor] = {}
     session = Session(
         adapter,
         edits,
         {name: (lambda x, n=name: found.__setitem__(n, x)) for name in names},
-        texts=len(rows),
+        texts=len(inputs),
     )
-    session.check(all_prompts(adapter, rows))
+    inputs.check(session)
 
     def work(group: list[int]) -> list[_Kept]:
         # Padded on the left, every text ends in the last column, the only one to be unembedded.
         edge = "left" if logits == "last" else side
-        batch = TokenBatch.pad(adapter, [rows[i] for i in group], side=edge, bos=bos)
-        step = prompt_step(batch, rows=np.asarray(group))
-        session.begin()
+        batch = inputs.batch(group, edge)
         # A hook of the user's, on the logits say, must still see the whole pass.
         computed = "all" if adapter.user_hooks() else logits
-        out = session.read(step, batch.ids, logits=computed)
+        out = inputs.feed(session, group, batch, computed)
         out = None if out is None or logits is None else out[:, -1:] if logits == "last" else out
         kept = [
             _Kept(
@@ -140,13 +149,14 @@ def forward(
         return kept
 
     with session:
-        outcome = each_group(rows, work, batch_tokens=batch_tokens, progress=progress)
+        outcome = each_group(inputs.sizes, work, batch_tokens=batch_tokens, progress=progress)
     provenance = {
         **adapter.provenance(),
         "bos": adapter.bos(bos),
         "site": site,
+        **({} if reads is None else {"stack": reads}),
         "edits": [describe(edit) for edit in session.edits],
-        "texts": len(rows),
+        "texts": len(inputs),
         "finished": len(outcome.answers),
         "complete": outcome.complete,
         "notes": outcome.notes,
@@ -155,7 +165,7 @@ def forward(
     result = _collect(outcome.answers, shapes, site, list(wanted), provenance)
     if not outcome.complete:
         raise Interrupted(
-            f"interrupted after {len(outcome.answers)} of {len(rows)} texts.", partial=result
+            f"interrupted after {len(outcome.answers)} of {len(inputs)} texts.", partial=result
         )
     return result
 
@@ -207,6 +217,7 @@ def _collect(
 def describe(edit: Edit) -> str:
     """An edit as one line for a result's provenance."""
     facts = [f"layers={edit.layers}", f"site={edit.site}", f"positions={edit.positions.describe()}"]
+    facts += [] if edit.stack is None else [f"stack={edit.stack}"]
     for name in ("scale", "factor", "weight", "dim"):
         if hasattr(edit, name) and getattr(edit, name) is not None:
             value = getattr(edit, name)

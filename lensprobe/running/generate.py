@@ -17,12 +17,13 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..results import Result
 from ..settings import current
-from ..tokens import Bos, Encoded, TokenBatch, as_texts, encoded, token_strings
+from ..tokens import Bos, Encoded, TokenBatch, token_strings
 from .batching import each_group
 from .decoding import Decoder
 from .forward import describe
+from .inputs import Inputs
 from .sampling import Sampler
-from .session import Session, all_prompts
+from .session import Session
 
 __all__ = ["Generation", "generate"]
 
@@ -84,6 +85,9 @@ def generate(
 ) -> Generation:
     """Continue one prompt or a batch of prompts of different lengths under edits.
 
+    An encoder-decoder answers its prompts: the encoder reads each once, closed by EOS, and the decoder
+    writes from its start token on.
+
     Args:
         model: a TransformerLens model.
         prompt: one text or many; a text is a string, chat messages (or `lp.chat`) or token ids.
@@ -102,27 +106,23 @@ def generate(
 
     Raises:
         ArgumentError: an option out of range; prompt and new tokens do not fit the context.
-        ModelError: an encoder-decoder model.
+        ModelError: an encoder-decoder that cannot be run; see `lp.check`.
         Interrupted: Ctrl-C; `.partial` is the generation so far.
     """
     adapter = adapter_for(model)
-    adapter.require_decoder("lp.generate")
+    adapter.require_runnable("lp.generate")
     _check_budget(max_new_tokens)
     sampler = Sampler(temperature, top_k, top_p, repetition_penalty, current("seed", seed))
-    rows = [encoded(adapter, text, bos) for text in as_texts(prompt)]
-    longest = max(len(row) for row in rows) + max_new_tokens
-    if longest > adapter.context:
-        raise ArgumentError(
-            f"max_new_tokens={max_new_tokens}: with the longest prompt that is {longest} tokens; "
-            f"this model's context is {adapter.context}."
-        )
-    session = Session(adapter, edits, texts=len(rows))
-    session.check(all_prompts(adapter, rows))
+    inputs = Inputs.prompted(adapter, prompt, bos)
+    inputs.check_room(max_new_tokens)
+    session = Session(adapter, edits, texts=len(inputs))
+    inputs.check(session, new_tokens=max_new_tokens)
     stopped: list[bool] = []
 
     def work(group: list[int]) -> list[list[dict[str, Any]]]:
-        batch = TokenBatch.pad(adapter, [rows[index] for index in group], side="left")
+        batch = inputs.batch(group, "left")
         written = _Written(adapter, batch, group, stop_at_eos, logprobs)
+        inputs.encode(session, group)
         decoder = Decoder(session, batch, cached=cache, chunk=chunk, rows=np.asarray(group))
         draw = sampler.for_rows(group)
         chosen: Tensor | None = None
@@ -139,7 +139,7 @@ def generate(
 
     with session:
         # All prompts in one group; memory alone may split it.
-        outcome = each_group(rows, work, batch_tokens=sys.maxsize, progress=False)
+        outcome = each_group(inputs.sizes, work, batch_tokens=sys.maxsize, progress=False)
     complete = outcome.complete and not stopped
     provenance = {
         **adapter.provenance(),
@@ -150,7 +150,7 @@ def generate(
         "complete": complete,
         "notes": outcome.notes,
     }
-    result = _result(adapter, rows, outcome.answers, logprobs, provenance)
+    result = _result(adapter, inputs.asked, outcome.answers, logprobs, provenance)
     if not complete:
         raise Interrupted(f"interrupted after {len(result.tokens)} tokens.", partial=result)
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,11 +17,12 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..results import Result
 from ..settings import current
-from ..tokens import Bos, Encoded, Side, TokenBatch, as_texts, encoded, token_strings
+from ..tokens import Bos, Encoded, Side, TokenBatch, token_strings
 from .batching import chunks, each_group, plan_groups
 from .decoding import Decoder
 from .forward import describe
-from .session import Session, all_prompts, part, prompt_step
+from .inputs import Inputs
+from .session import Session, part, prompt_step
 
 __all__ = ["Score", "score"]
 
@@ -79,7 +80,8 @@ def score(
         texts: one text or many.
         prompt: one text for all, or one for each. Tokens of the prompt are read and not scored, and
             `after_prompt()` and its like refer to its end. Without one, the whole text is the
-            prompt and every token but the first is scored.
+            prompt and every token but the first is scored. An encoder-decoder needs one: the encoder
+            reads it, and the texts are what the decoder writes, the closing EOS included.
         chunk: most tokens of each row in one pass over the cache; None is chosen from memory, so
             that a long text takes little more than its keys and values.
         side: where a batch is padded; the answer does not depend on it.
@@ -90,88 +92,66 @@ def score(
 
     Raises:
         ArgumentError: an empty text, one longer than the context, prompts that do not match texts.
-        ModelError: an encoder-decoder model.
+        ModelError: an encoder-decoder that cannot be run; see `lp.check`.
         Interrupted: Ctrl-C; `.partial` holds the texts that were finished.
     """
     adapter = adapter_for(model)
-    adapter.require_decoder("lp.score")
-    rows, starts = _joined(adapter, as_texts(texts), prompt, bos)
-    session = Session(adapter, edits, texts=len(rows))
-    session.check(all_prompts(adapter, rows, starts))
+    adapter.require_runnable("lp.score")
+    inputs = Inputs.read(adapter, texts, prompt, bos)
+    if min(map(len, inputs.rows)) < 2:
+        raise ArgumentError("a text of one token has no next token to score.")
+    session = Session(adapter, edits, texts=len(inputs))
+    inputs.check(session)
 
     def work(group: list[int]) -> list[np.ndarray]:
-        chosen = [rows[index] for index in group]
-        lengths = np.asarray([starts[index] for index in group])
         if session.moves:
-            return _walk(session, chosen, lengths, np.asarray(group), chunk)
-        return _read(session, chosen, lengths, np.asarray(group), side, chunk)
+            return [_walk(session, inputs, index, chunk) for index in group]
+        return _read(session, inputs, group, side, chunk)
 
     if current("dry_run", dry_run):
         facts = {**adapter.provenance(), "bos": adapter.bos(bos), "complete": False}
         with session:
             return plan_groups(
-                rows, work, batch_tokens=batch_tokens, device=adapter.device, provenance=facts
+                inputs.sizes,
+                work,
+                batch_tokens=batch_tokens,
+                device=adapter.device,
+                provenance=facts,
             )
     with session:
-        outcome = each_group(rows, work, batch_tokens=batch_tokens, progress=progress)
+        outcome = each_group(inputs.sizes, work, batch_tokens=batch_tokens, progress=progress)
     losses = outcome.answers
     provenance = {
         **adapter.provenance(),
         "bos": adapter.bos(bos),
         "edits": [describe(edit) for edit in session.edits],
-        "texts": len(rows),
+        "texts": len(inputs),
         "finished": len(losses),
         "complete": outcome.complete,
         "notes": outcome.notes,
     }
     if not losses:
         raise Interrupted("interrupted before the first text was finished.")
-    result = _result(adapter, rows, starts if prompt is not None else None, losses, provenance)
+    starts = inputs.prompts if prompt is not None else np.zeros(len(inputs), dtype=int)
+    result = _result(adapter, inputs.rows, starts, losses, provenance)
     if not outcome.complete:
-        raise Interrupted(f"interrupted after {len(losses)} of {len(rows)} texts.", partial=result)
+        raise Interrupted(
+            f"interrupted after {len(losses)} of {len(inputs)} texts.", partial=result
+        )
     return result
 
 
-def _joined(
-    adapter: Adapter, texts: Sequence[Any], prompt: Any, bos: Bos
-) -> tuple[list[Encoded], list[int]]:
-    """Each text with its prompt in front, and how many tokens the prompt has."""
-    if prompt is None:
-        rows = [encoded(adapter, text, bos) for text in texts]
-        if min(map(len, rows)) < 2:
-            raise ArgumentError("a text of one token has no next token to score.")
-        return rows, [len(row) for row in rows]
-    fronts = as_texts(prompt)
-    if len(fronts) not in (1, len(texts)):
-        raise ArgumentError(
-            f"prompt: {len(fronts)} prompts for {len(texts)} texts; one, or as many."
-        )
-    fronts = list(fronts) * (len(texts) if len(fronts) == 1 else 1)
-    # Tokenized apart, so that the boundary is where the caller put it.
-    heads = [encoded(adapter, front, bos) for front in fronts]
-    tails = [encoded(adapter, text, False) for text in texts]
-    rows = [
-        Encoded(head.ids + tail.ids, head.roles) for head, tail in zip(heads, tails, strict=True)
-    ]
-    return rows, [len(head) for head in heads]
-
-
 def _read(
-    session: Session,
-    rows: list[Encoded],
-    prompts: np.ndarray,
-    index: np.ndarray,
-    side: Side,
-    chunk: int | None,
+    session: Session, inputs: Inputs, group: list[int], side: Side, chunk: int | None
 ) -> list[np.ndarray]:
     """Losses `[length - 1]` of each row, in one pass or in chunks over the cache."""
-    adapter = session.adapter
-    batch = TokenBatch.pad(adapter, rows, side=side)
-    step = prompt_step(batch, prompts=prompts, rows=index)
+    batch = inputs.batch(group, side)
+    step = prompt_step(batch, prompts=inputs.prompts[group], rows=np.asarray(group))
+    inputs.encode(session, group)
     session.begin()
     count, width = batch.ids.shape
-    ranges = chunks(adapter, count, width, chunk, True)
-    cache = adapter.new_cache(count) if len(ranges) > 1 else None
+    ranges = chunks(session.adapter, count, width, chunk, True)
+    cache = session.new_cache(count) if len(ranges) > 1 else None
     found = torch.zeros(count, width, dtype=torch.float32)
     for begin, end in ranges:
         out = session.read(part(step, begin, end), batch.ids[:, begin:end], cache=cache)
@@ -192,35 +172,32 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
     return out
 
 
-def _walk(
-    session: Session, rows: list[Encoded], prompts: np.ndarray, index: np.ndarray, chunk: int | None
-) -> list[np.ndarray]:
-    """Losses under a moving edit: every token is the newest once."""
-    found = []
-    for row, place, first in zip(rows, index, prompts, strict=True):
-        batch = TokenBatch.pad(session.adapter, [Encoded(row.ids[:1], row.roles)], side="left")
-        decoder = Decoder(
-            session,
-            batch,
-            cached=True,
-            chunk=chunk,
-            prompts=np.asarray([first]),
-            rows=np.asarray([place]),
-        )
-        scores = decoder.start()
-        values = []
-        for token in row.ids[1:]:
-            target = torch.tensor([token], device=scores.device)
-            values.append(float(losses_of(scores[:, None], target[:, None])[0, 0]))
-            scores = decoder.advance(target) if len(values) < len(row) - 1 else scores
-        found.append(np.asarray(values, dtype=np.float32))
-    return found
+def _walk(session: Session, inputs: Inputs, index: int, chunk: int | None) -> np.ndarray:
+    """Losses of one text under a moving edit: every token is the newest once."""
+    row = inputs.rows[index]
+    batch = TokenBatch.pad(session.adapter, [Encoded(row.ids[:1], row.roles)], side="left")
+    inputs.encode(session, [index])
+    decoder = Decoder(
+        session,
+        batch,
+        cached=True,
+        chunk=chunk,
+        prompts=inputs.prompts[[index]],
+        rows=np.asarray([index]),
+    )
+    scores = decoder.start()
+    values = []
+    for token in row.ids[1:]:
+        target = torch.tensor([token], device=scores.device)
+        values.append(float(losses_of(scores[:, None], target[:, None])[0, 0]))
+        scores = decoder.advance(target) if len(values) < len(row) - 1 else scores
+    return np.asarray(values, dtype=np.float32)
 
 
 def _result(
     adapter: Adapter,
     rows: list[Encoded],
-    prompts: list[int] | None,
+    prompts: np.ndarray,
     losses: dict[int, np.ndarray],
     provenance: dict[str, Any],
 ) -> Score:
@@ -229,14 +206,13 @@ def _result(
     for index in sorted(losses):
         row, loss = rows[index], np.concatenate([[np.nan], losses[index]])
         length = len(row)
-        prompt = prompts[index] if prompts is not None else 0
         tables.append(
             pd.DataFrame(
                 {
                     "text": index,
                     "position": np.arange(length),
                     "token": token_strings(tokenizer, row.ids),
-                    "kind": np.where(np.arange(length) < prompt, "prompt", "text"),
+                    "kind": np.where(np.arange(length) < prompts[index], "prompt", "text"),
                     "loss": loss,
                     "probability": np.exp(-loss),
                 }

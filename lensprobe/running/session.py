@@ -18,7 +18,9 @@ from ..interrupts import uninterrupted
 from ..models.adapter import Adapter
 from ..models.cache import Cache
 from ..models.hooks import add_hook
-from ..positions import Positions, Step
+from ..models.reader import Reader
+from ..models.stacks import StackName
+from ..positions import Step
 from ..tokens import Encoded, TokenBatch
 
 __all__ = ["Session", "hooked"]
@@ -84,7 +86,8 @@ class Session:
         if texts is not None:
             self.check_texts(texts)
         self.step: Step | None = None
-        self._seen: dict[int, _Seen] = {}
+        self._reader: Reader = adapter
+        self._seen: dict[tuple[StackName, int], _Seen] = {}
         hooks: dict[str, Hook] = {}
         by_point: dict[str, list[Edit]] = {}
         for edit in self.edits:
@@ -101,8 +104,8 @@ class Session:
 
     @property
     def moves(self) -> bool:
-        """Whether any edit moves with the newest token."""
-        return any(edit.positions.moves for edit in self.edits)
+        """Whether any edit moves with the newest token; nothing is ever new to an encoder."""
+        return any(edit.positions.moves and edit.stack != "encoder" for edit in self.edits)
 
     def __enter__(self) -> Self:
         self._attached.enter_context(hooked(self.adapter, self._hooks, ours=self.ours))
@@ -110,6 +113,7 @@ class Session:
 
     def __exit__(self, *details: object) -> None:
         self._attached.close()
+        self._reader = self.adapter
 
     def check_texts(self, texts: int) -> None:
         """Whether values for each text are for as many texts as there are.
@@ -124,18 +128,30 @@ class Session:
                     f"there are {texts}."
                 )
 
-    def check(self, prompts: Step) -> None:
-        """Look at all prompts, before any pass is paid for.
+    def check(self, prompts: Step, *, stack: StackName = None) -> None:
+        """Look at all prompts, before any pass is paid for; `stack` is whose, None the writer's.
 
         Raises:
             ArgumentError: a selector that a prompt cannot satisfy.
         """
         for edit in self.edits:
-            edit.positions.check(prompts)
+            if edit.stack == (stack or self.adapter.writer.name):
+                edit.positions.check(prompts)
 
-    def begin(self) -> None:
-        """Start over with new rows."""
-        self._seen.clear()
+    def begin(self, stack: StackName = None) -> None:
+        """Start over with new rows, of the stack that writes or of another."""
+        stack = stack or self.adapter.writer.name
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] != stack}
+
+    def encode(self, step: Step, ids: Tensor) -> None:
+        """Run the encoder over the tokens of `step`; what is read from now on is read behind it."""
+        self.begin("encoder")
+        self.step = step
+        self._reader = self.adapter.encode(ids, _mask(step, ids))
+
+    def new_cache(self, batch: int) -> Cache:
+        """An empty key-value cache for `batch` rows."""
+        return self._reader.new_cache(batch)
 
     def read(
         self,
@@ -149,9 +165,9 @@ class Session:
     ) -> Tensor | None:
         """One forward pass over the tokens of `step`; see `Adapter.run`."""
         self.step = step
-        real = step.positions >= 0
-        mask = None if real.all() else torch.from_numpy(real).to(ids.device)
-        return self.adapter.run(ids, mask=mask, cache=cache, start=start, stop=stop, logits=logits)
+        return self._reader.run(
+            ids, mask=_mask(step, ids), cache=cache, start=start, stop=stop, logits=logits
+        )
 
     def _carry_middles(self, hooks: dict[str, Hook]) -> None:
         """Let what is written at `resid_mid` reach the stream where that point is a branch of it.
@@ -171,19 +187,21 @@ class Session:
             stream = activation.flatten(2) if activation.ndim == 4 else activation
             before = stream
             for edit in edits:
-                selection = self._select(edit.positions, stream.device)
+                selection = self._select(edit, stream.device)
                 if selection is not None:
                     stream = edit.apply(stream, selection)
             return None if stream is before else stream.reshape(activation.shape)
 
         return write
 
-    def _select(self, positions: Positions, device: torch.device) -> Selection | None:
+    def _select(self, edit: Edit, device: torch.device) -> Selection | None:
         """The selection of this step, computed once for all layers; None where it is empty."""
         step = self.step
         if step is None:
             raise ArgumentError("an edit met a pass whose tokens nobody announced.")
-        seen = self._seen.setdefault(id(positions), _Seen(np.zeros(len(step.rows), dtype=int)))
+        positions = edit.positions
+        key = edit.stack, id(positions)
+        seen = self._seen.setdefault(key, _Seen(np.zeros(len(step.rows), dtype=int)))
         if seen.step is not step:
             mask = positions.mask(step)
             before = seen.count - mask[:, : step.reread].sum(1)
@@ -202,8 +220,17 @@ class Session:
         return seen.selection
 
 
+def _mask(step: Step, ids: Tensor) -> Tensor | None:
+    real = step.positions >= 0
+    return None if real.all() else torch.from_numpy(real).to(ids.device)
+
+
 def all_prompts(
-    adapter: Adapter, rows: Sequence[Encoded], prompts: Sequence[int] | None = None
+    adapter: Adapter,
+    rows: Sequence[Encoded],
+    prompts: Sequence[int] | np.ndarray | None = None,
+    *,
+    reach: np.ndarray | None = None,
 ) -> Step:
     """Every text's prompt without its tokens, for selectors to be checked against.
 
@@ -224,6 +251,7 @@ def all_prompts(
         rows=np.arange(len(rows)),
         roles=[row.roles for row in rows],
         tokenizer=getattr(adapter.model, "tokenizer", None),
+        reach=reach,
     )
 
 
