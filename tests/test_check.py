@@ -75,6 +75,7 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.massive.train_and_watch": lambda: lp.massive.train_and_watch(
             decoder, texts, dim=1, steps=1, batch_size=1, length=4, progress=False
         ),
+        "lp.massive.tokens": lambda: lp.massive.tokens(decoder, texts, dim=1, n=3, progress=False),
         "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
         "lp.steering.calibrate": lambda: lp.steering.calibrate(decoder, ones, target=0.01, **few),

@@ -6,6 +6,8 @@ from .anatomy import anatomy
 from .anatomy_result import Anatomy
 from .result import Finding, MassiveScan
 from .scan import scan
+from .tokens import tokens
+from .tokens_result import TokenStudy
 from .training import (
     FreezeMoment,
     Recipe,
@@ -24,12 +26,14 @@ __all__ = [
     "MassiveScan",
     "Recipe",
     "ScaleMoment",
+    "TokenStudy",
     "TrainingWatch",
     "Trajectory",
     "WarmStart",
     "ZeroMoment",
     "anatomy",
     "scan",
+    "tokens",
     "train_and_watch",
     "trajectory",
 ]

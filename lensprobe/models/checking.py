@@ -29,6 +29,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
     "lp.massive.scan": ("resid_post",),
     "lp.massive.train_and_watch": ("weights", "resid_post"),
+    "lp.massive.tokens": ("resid_post", "attn.pattern"),
     "lp.massive.trajectory": ("resid_post",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),
     "lp.steering.calibrate": ("resid_post",),

@@ -18,6 +18,7 @@ __all__ = ["KINDS", "Views", "views"]
 KINDS: dict[str, str] = {
     "massive.anatomy": "massive_anatomy",
     "massive.scan": "massive",
+    "massive.tokens": "massive_tokens",
     "massive.trajectory": "massive_trajectory",
     "sinks.scan": "sinks",
     "steering.sweep": "steering_sweep",
