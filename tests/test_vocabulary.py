@@ -16,6 +16,8 @@ SUBJECTS = {
     "model", "texts", "prompt", "name", "messages", "edits", "path",
     # a steering vector is made from two sides and then is itself what a call is about
     "positive", "negative", "text", "vector", "values",
+    # checkpoints that are yet to be loaded, and a model that is yet to be trained
+    "sources", "config",
 }  # fmt: skip
 OPTIONS = {
     # text and BOS
@@ -41,6 +43,8 @@ OPTIONS = {
     # training: the optimizer, what is done to it, what is watched and when
     "optimizer", "runs", "steps", "learning_rate", "weight_decay", "warmup", "interventions",
     "watch", "every", "account", "held_out", "seeds", "batch_size", "checkpoints", "save_every",
+    # the same analysis again and again
+    "analysis", "table",
     # thresholds, named as in the papers
     "threshold", "ratio", "epsilon",
     # pictures

@@ -9,18 +9,22 @@ from .scan import scan
 from .tokens import tokens
 from .tokens_result import TokenStudy
 from .training import (
+    CheckpointSeries,
     FreezeMoment,
     Recipe,
     ScaleMoment,
     TrainingWatch,
     WarmStart,
     ZeroMoment,
+    over_checkpoints,
     train_and_watch,
+    untrained,
 )
 from .trajectory import Trajectory, trajectory
 
 __all__ = [
     "Anatomy",
+    "CheckpointSeries",
     "Finding",
     "FreezeMoment",
     "MassiveScan",
@@ -32,8 +36,10 @@ __all__ = [
     "WarmStart",
     "ZeroMoment",
     "anatomy",
+    "over_checkpoints",
     "scan",
     "tokens",
     "train_and_watch",
     "trajectory",
+    "untrained",
 ]
