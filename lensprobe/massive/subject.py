@@ -20,11 +20,13 @@ class Subject:
 
     Attributes:
         rows: the sequences, in the order of the texts.
+        documents: which document each of them is a piece of; documents count from 0.
         targets: what is read in them.
         facts: what a result's provenance says of both.
     """
 
     rows: list[Encoded]
+    documents: list[int]
     targets: Targets
     facts: dict[str, Any]
 
@@ -69,12 +71,14 @@ def subject(
     begins = [Encoded(window.ids) for window in windows if window.index == 0]
     targets = resolve(adapter, begins, at=at, dim=dim, position=position, batch_tokens=batch_tokens)
     last = max(target.position for target in targets.each)
-    rows = [Encoded(window.ids) for window in windows if len(window.ids) > last]
+    kept = [window for window in windows if len(window.ids) > last]
+    rows = [Encoded(window.ids) for window in kept]
     notes = [*targets.notes, *corpus.notes(corpus.read)]
     if len(rows) < len(windows):
         notes.append(f"{len(windows) - len(rows)} last pieces were too short for position {last}")
     return Subject(
         rows,
+        [window.document for window in kept],
         targets,
         {
             **targets.provenance(),

@@ -16,10 +16,11 @@ from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..models.cache import Cache
 from ..positions import Step
+from ..settings import current
 from ..tokens import TokenBatch
 from .session import Hook, Session, hooked, part, prompt_step
 
-__all__ = ["WHOLE", "Fan", "times_that_fit"]
+__all__ = ["WHOLE", "Fan", "times_that_fit", "tokens_that_fit"]
 
 WHOLE = "hooks of your own are attached: every run was a whole pass, and nothing was shared"
 """The note for a result that was measured under the user's hooks."""
@@ -45,7 +46,7 @@ class Fan:
         batch: the texts, `[batch pos]`.
         edits: what will be run, for its sites, layers and positions; strengths do not matter.
         prompts: prompt lengths `[batch]`; None takes each whole text as the prompt.
-        probes: hooks of the plain run.
+        probes: hooks of the plain run, which see its columns from `first` on.
         logits: which columns are unembedded, in the plain run and in the branches.
 
     Attributes:
@@ -102,6 +103,7 @@ class Fan:
         *,
         times: int = 1,
         probes: Mapping[str, Hook] | None = None,
+        stop: int | None = None,
     ) -> Float[Tensor, "rows tail d_vocab"] | None:
         """One branch: every text `times` times in a row, row `text * times + k` of the batch.
 
@@ -110,11 +112,14 @@ class Fan:
             times: how many strengths ride on the batch.
             probes: hooks `name -> f(activation)`; activations have `batch * times` rows and, but for
                 the keys of a pattern, the columns from `first` on.
+            stop: first block that is not run, for what is only read by probes; the answer is then
+                the residual there. Where nothing is shared every block runs.
 
         Raises:
             ArgumentError: strengths for another number of rows.
         """
         start = self.start(edits)
+        stop = stop if self.shared else None
         step = _repeated(self._step, times)
         inputs = self._residuals[start] if start else self._ids[:, self.first :]
         cache = None if self._cache is None else self._cache.repeated(times, start)
@@ -125,12 +130,12 @@ class Fan:
                 inputs.repeat_interleave(times, dim=0),
                 cache=cache,
                 start=start,
+                stop=stop,
                 logits=self.kept,
             )
 
     @torch.no_grad()
     def _read_plain(self, starts: set[int], probes: Mapping[str, Hook]) -> Tensor | None:
-        session = Session(self.adapter, (), probes)
         keep = {
             self.adapter.hook_name("resid_pre", start): start
             for start in starts
@@ -140,16 +145,16 @@ class Fan:
         def keeper(start: int) -> Hook:
             return lambda activation: self._residuals.__setitem__(start, activation)
 
-        with session:
-            if self.first:
-                self._cache = self.adapter.new_cache(len(self._ids))
-                front = part(self._whole, 0, self.first)
-                session.read(front, self._ids[:, : self.first], cache=self._cache, logits=None)
-            with hooked(self.adapter, {name: keeper(start) for name, start in keep.items()}):
-                tail = self._ids[:, self.first :]
-                out = session.read(self._step, tail, cache=self._cache, logits=self.kept)
-            if self._cache is not None:
-                self._cache.drop(tail.shape[1])
+        if self.first:
+            self._cache = self.adapter.new_cache(len(self._ids))
+            front, ids = part(self._whole, 0, self.first), self._ids[:, : self.first]
+            Session(self.adapter).read(front, ids, cache=self._cache, logits=None)
+        keepers = {name: keeper(start) for name, start in keep.items()}
+        tail = self._ids[:, self.first :]
+        with Session(self.adapter, (), probes) as session, hooked(self.adapter, keepers):
+            out = session.read(self._step, tail, cache=self._cache, logits=self.kept)
+        if self._cache is not None:
+            self._cache.drop(tail.shape[1])
         return out
 
     def _moved(self, edits: Sequence[Edit]) -> list[Edit]:
@@ -182,6 +187,14 @@ def times_that_fit(fan: Fan, times: int) -> int:
     scores = 3 * adapter.n_heads * tail * fan._ids.shape[1]
     each = 4 * rows * (3 * outputs * adapter.d_vocab + past + scores)
     return int(np.clip(BRANCH_BYTES // each, 1, times))
+
+
+def tokens_that_fit(adapter: Adapter, batch_tokens: int | None) -> int:
+    """`batch_tokens`, or fewer where every token's logits are wanted and must fit in memory."""
+    limit = current("batch_tokens", batch_tokens)
+    if not isinstance(limit, int):
+        return limit
+    return min(limit, max(1, BRANCH_BYTES // (12 * adapter.d_vocab)))
 
 
 def _starts(adapter: Adapter, edit: Edit) -> list[int]:

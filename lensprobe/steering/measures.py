@@ -1,48 +1,20 @@
 """What steering does to distributions and to texts, as numbers: pure functions, no model.
 
-Distributions come as logits and are turned into probabilities in float32. Divergences are in nats.
+Distributions come as logits and are turned into probabilities in float32. What every room measures of
+them is in `running.measures`, and found here too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from ..running.measures import kl, losses, perplexity
+
 __all__ = ["carry", "kl", "losses", "mass", "parting", "perplexity", "repetition"]
-
-
-def kl(
-    steered: Float[Tensor, "*tokens d_vocab"], plain: Float[Tensor, "*tokens d_vocab"]
-) -> Float[Tensor, "*tokens"]:
-    """KL(steered ‖ plain) of each token's next-token distribution, in nats, float32.
-
-    The steered distribution weighs the log-ratio: what counts is what the steered model says and the
-    plain one would not have said. Equal logits give 0 exactly.
-    """
-    log_steered = steered.float().log_softmax(-1)
-    log_plain = plain.float().log_softmax(-1)
-    gap = (log_steered.exp() * (log_steered - log_plain)).sum(-1)
-    # A divergence is never negative; rounding may bring a tiny one below zero.
-    return gap.clamp(min=0.0)
-
-
-def losses(
-    logits: Float[Tensor, "*tokens d_vocab"], targets: Int[Tensor, "*tokens"]
-) -> Float[Tensor, "*tokens"]:
-    """`-log p(target)` in nats, float32."""
-    scores = logits.float()
-    return scores.logsumexp(-1) - scores.gather(-1, targets[..., None])[..., 0]
-
-
-def perplexity(loss: Any) -> np.ndarray:
-    """`exp` of a mean loss in nats, float64; infinite where that overflows."""
-    with np.errstate(over="ignore"):
-        return np.exp(np.asarray(loss, dtype=np.float64))
 
 
 def mass(logits: Float[Tensor, "*tokens d_vocab"], ids: Iterable[int]) -> Float[Tensor, "*tokens"]:

@@ -16,7 +16,7 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..positions import Positions
 from ..running.batching import Outcome, each_group, plan_groups
-from ..running.fanning import BRANCH_BYTES, WHOLE, Fan, times_that_fit
+from ..running.fanning import WHOLE, Fan, times_that_fit, tokens_that_fit
 from ..running.session import all_prompts, prompt_step
 from ..settings import current
 from ..tokens import Bos, TokenBatch
@@ -158,10 +158,9 @@ class _Run:
 
     def batch_tokens(self, given: int | None) -> int:
         """Tokens of one pass: the logits of a text's every token must fit in memory."""
-        limit = current("batch_tokens", given)
-        if self.subject.asks or not isinstance(limit, int):
-            return limit
-        return min(limit, max(1, BRANCH_BYTES // (12 * self.adapter.d_vocab)))
+        if self.subject.asks:
+            return current("batch_tokens", given)
+        return tokens_that_fit(self.adapter, given)
 
     def read(self, batch_tokens: int | None, progress: bool | None) -> None:
         """Fill `outcome`."""

@@ -1,0 +1,54 @@
+"""What is read off logits: losses, divergences, perplexities. Pure functions, no model.
+
+Everything is in nats, and in float32 or wider whatever the model's dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["divergence", "kl", "log_probs", "losses", "perplexity"]
+
+
+def log_probs(logits: Float[Tensor, "*tokens d_vocab"]) -> Float[Tensor, "*tokens d_vocab"]:
+    """Log-probabilities of the next token, float32 or wider."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+def divergence(
+    edited: Float[Tensor, "*tokens d_vocab"], plain: Float[Tensor, "*tokens d_vocab"]
+) -> Float[Tensor, "*tokens"]:
+    """KL(edited ‖ plain) of log-probabilities; equal ones give 0 exactly."""
+    gap = (edited.exp() * (edited - plain)).sum(-1)
+    # A divergence is never negative; rounding may bring a tiny one below zero.
+    return gap.clamp(min=0.0)
+
+
+def kl(
+    edited: Float[Tensor, "*tokens d_vocab"], plain: Float[Tensor, "*tokens d_vocab"]
+) -> Float[Tensor, "*tokens"]:
+    """KL(edited ‖ plain) of each token's next-token distribution, from logits.
+
+    The edited distribution weighs the log-ratio: what counts is what the edited model says and the
+    plain one would not have said. Equal logits give 0 exactly.
+    """
+    return divergence(log_probs(edited), log_probs(plain))
+
+
+def losses(
+    logits: Float[Tensor, "*tokens d_vocab"], targets: Int[Tensor, "*tokens"]
+) -> Float[Tensor, "*tokens"]:
+    """`-log p(target)`."""
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return scores.logsumexp(-1) - scores.gather(-1, targets[..., None])[..., 0]
+
+
+def perplexity(loss: Any) -> np.ndarray:
+    """`exp` of a mean loss in nats, float64; infinite where that overflows."""
+    with np.errstate(over="ignore"):
+        return np.exp(np.asarray(loss, dtype=np.float64))
