@@ -506,6 +506,37 @@ def test_nothing_is_left_attached(decoder, placed, kept, deep, sites):
     assert not any(p.fwd_hooks or p._forward_hooks for p in points)
 
 
+@pytest.mark.parametrize("after", [2, 9])
+@pytest.mark.parametrize(
+    "name", ["calibrate", "compare_depth", "compare_persistence", "compare_positions", "stability"]
+)
+def test_an_interrupt_leaves_nothing_behind_and_says_so(tiny_gpt2, name, after):
+    options = {"progress": False}
+    calls = {
+        "calibrate": lambda f: f(tiny_gpt2, vector_for(tiny_gpt2), prompt=PROMPTS, **options),
+        "stability": lambda f: f(
+            tiny_gpt2, PROMPTS * 4, PROMPTS[::-1] * 4, n=(1, 2), batch_tokens=8, **options
+        ),
+    }
+    compare = lambda f: f(tiny_gpt2, PROMPTS, vector_for(tiny_gpt2), **options)  # noqa: E731
+    passes = []
+
+    def stop(*_):
+        passes.append(1)
+        if len(passes) == after:
+            raise KeyboardInterrupt
+
+    handle = tiny_gpt2.hook_dict["blocks.1.hook_resid_pre"].register_forward_hook(stop)
+    try:
+        with pytest.raises(lp.Interrupted, match=f"{name} was interrupted") as error:
+            calls.get(name, compare)(getattr(lp.steering, name))
+    finally:
+        handle.remove()
+    assert error.value.partial is None
+    points = {id(p): p for p in tiny_gpt2.hook_dict.values()}.values()
+    assert not any(p.fwd_hooks or p._forward_hooks for p in points)
+
+
 def test_encoder_decoders_are_refused_by_name(tiny_t5):
     vector = SteeringVector(np.ones(48), 0)
     for name, call in (

@@ -204,7 +204,7 @@ def side_by_side(
         },
     )
     lines = sum(1 + len(str(text)) // 85 for text in texts["completion"])
-    return build([table], look, words, height=150 + 10 * len(texts) + 18 * lines)
+    return build([table], look, words, height=170 + 13 * len(texts) + 18 * lines)
 
 
 def _prose(text: str) -> str:

@@ -148,7 +148,7 @@ def tradeoff(
         height=470,
         showlegend=True,
         xaxis={"title": {"text": NAMES["logprob"]}},
-        yaxis={"title": {"text": NAMES["carry"]}, "rangemode": "tozero"},
+        yaxis={"title": {"text": NAMES["carry"]}},
     )
 
 
