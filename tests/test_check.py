@@ -112,7 +112,7 @@ def test_an_encoder_decoder_says_what_runs_and_why_the_rest_does_not(tiny_t5, le
     found = lp.check(tiny_t5)
     assert found.facts["kind"] == "encoder-decoder"
     runs = {name for name, why in found.analyses.items() if not why}
-    expected = {"lp.forward", "lp.score", "lp.generate", "lp.editing"}
+    expected = {"lp.forward", "lp.score", "lp.generate", "lp.editing", "lp.steering.mixing"}
     assert runs == (set() if legacy else expected)
     assert all("encoder-decoder" in why for why in found.analyses.values() if why)
     with pytest.raises(ModelError) as error:

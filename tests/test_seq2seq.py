@@ -445,6 +445,42 @@ def test_provenance_says_which_stack(flan):
     assert "stack=encoder" in found.provenance["edits"][0]
 
 
+# ---- vectors ---------------------------------------------------------------------------------------
+
+
+def test_a_mixing_input_in_the_encoder(flan):
+    vector = lp.steering.mixing(flan, PROMPTS[1], layer=1, stack="encoder")
+    read = lp.forward(flan, PROMPTS[1], stack="encoder", layers=1)
+    assert vector.stack == "encoder" and (vector.values == read.activation(1)).all()
+    edit = vector.add(1.0)
+    assert edit.stack == "encoder"
+    twice = lp.forward(flan, PROMPTS[1], stack="encoder", layers=1, edits=edit)
+    close(twice.activation(1), 2 * vector.values, "residual")
+
+
+def test_a_mixing_input_in_the_decoder_is_what_it_reads_while_answering(flan):
+    vector = lp.steering.mixing(flan, PROMPTS[0], layer=1, stack="decoder", max_new_tokens=5)
+    tokens = lp.generate(flan, PROMPTS[0], max_new_tokens=5).tokens["id"].tolist()
+    seen = []
+    point = flan.hook_dict["decoder_blocks.1.hook_resid_post"]
+    remove = add_hook(point, lambda x, hook: seen.append(x[0, -1].clone()))
+    try:
+        lp.generate(flan, PROMPTS[0], max_new_tokens=5)
+    finally:
+        remove()
+    assert len(tokens) == len(seen) == vector.tokens
+    close(vector.values, torch.stack(seen), "residual")
+
+
+def test_a_vector_of_any_numbers_names_its_stack(flan):
+    vector = lp.steering.from_tensor(flan, torch.ones(WIDTH), layer=1, stack="decoder")
+    assert vector.add().stack == "decoder"
+    with pytest.raises(ArgumentError, match="stack=None"):
+        lp.steering.from_tensor(flan, torch.ones(WIDTH), layer=1)
+    with pytest.raises(ArgumentError, match="decoder has 2 layers"):
+        lp.steering.mixing(flan, "one", layer=2, stack="decoder")
+
+
 # ---- around the user's own calls -------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 """What each analysis needs, in every stack of the model."""
 
-_BOTH_KINDS = ("lp.forward", "lp.score", "lp.generate", "lp.editing")
+_BOTH_KINDS = ("lp.forward", "lp.score", "lp.generate", "lp.editing", "lp.steering.mixing")
 """What runs on encoder-decoders too; everything else needs a decoder-only model."""
 
 

@@ -191,5 +191,4 @@ def _each(adapter: Adapter, prompt: Any, texts: int, bos: Bos) -> list[Encoded]:
 
 def _started(adapter: Adapter, text: Encoded) -> Encoded:
     """A decoder's text with its start token in front, once."""
-    begun = len(text) > 1 and text.ids[:1] == adapter.start
-    return text if begun else Encoded(adapter.start + text.ids)
+    return text if text.ids[:1] == adapter.start else Encoded(adapter.start + text.ids)

@@ -8,13 +8,19 @@ from ..edits import EDITABLE
 from ..errors import ArgumentError, nearest
 from ..models.adapter import Adapter, adapter_for
 from ..models.sites import DEFAULT_SITE
+from ..models.stacks import StackName
 from .vector import SteeringVector
 
 __all__ = ["editable", "from_tensor", "made_on", "middle"]
 
 
 def from_tensor(
-    model: Any, values: Any, *, layer: int | None = None, site: str = DEFAULT_SITE
+    model: Any,
+    values: Any,
+    *,
+    layer: int | None = None,
+    site: str = DEFAULT_SITE,
+    stack: StackName = None,
 ) -> SteeringVector:
     """A steering vector of any numbers: a row of an SAE's decoder, a probe's weights, a list.
 
@@ -24,20 +30,21 @@ def from_tensor(
         layer: the block they belong to; it must be named.
         site: where in that block. An SAE trained on `hook_resid_pre` of block L has its decoder rows
             at `site="resid_pre", layer=L`.
+        stack: "encoder" or "decoder", in an encoder-decoder.
 
     Raises:
         ArgumentError: no layer or one out of range, another width than the model's, numbers that are
             not finite.
         HookPointError: a site that the model does not have.
-        ModelError: an encoder-decoder model.
+        ModelError: an encoder-decoder that cannot be run; see `lp.check`.
     """
     adapter = adapter_for(model)
-    adapter.require_decoder("lp.steering.from_tensor")
+    adapter.require_runnable("lp.steering.from_tensor")
     if layer is None:
         raise ArgumentError("layer=None: name the block that these numbers belong to.")
-    index = editable(adapter, layer, site)
+    index = editable(adapter, layer, site, stack)
     made = {**made_on(adapter), "method": "given"}
-    vector = SteeringVector(values, index, site, provenance=made)
+    vector = SteeringVector(values, index, site, adapter.stack(stack).name, made)
     if vector.width != adapter.width(site):
         raise ArgumentError(
             f"values of {vector.width} numbers do not fit {adapter.name!r}: its {site} has "
@@ -46,7 +53,7 @@ def from_tensor(
     return vector
 
 
-def editable(adapter: Adapter, layer: int, site: str) -> int:
+def editable(adapter: Adapter, layer: int, site: str, stack: StackName = None) -> int:
     """The layer's index, where the site is one that edits write to and the model has.
 
     Raises:
@@ -58,14 +65,14 @@ def editable(adapter: Adapter, layer: int, site: str) -> int:
             f"site={site!r}: vectors are added at {', '.join(EDITABLE)}."
             f"{nearest(str(site), EDITABLE)}"
         )
-    index = adapter.layer(layer)
-    adapter.hook_name(site, index)
+    index = adapter.layer(layer, stack=stack)
+    adapter.hook_name(site, index, stack=stack)
     return index
 
 
-def middle(adapter: Adapter, layer: int | None) -> int:
+def middle(adapter: Adapter, layer: int | None, stack: StackName = None) -> int:
     """The layer that was named, or the middle block."""
-    return adapter.n_layers // 2 if layer is None else layer
+    return adapter.stack(stack).n_layers // 2 if layer is None else layer
 
 
 def made_on(adapter: Adapter) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from .. import positions as where
 from ..edits import EDITABLE, Add, Clamp, ProjectOut
 from ..errors import ArgumentError, nearest
 from ..models.sites import DEFAULT_SITE
+from ..models.stacks import StackName
 from ..positions import Positions
 from ..results import Shown
 from .citations import ACTADD, CAA
@@ -62,7 +63,7 @@ class SteeringVector(Shown):
     values: np.ndarray
     layer: int
     site: str = DEFAULT_SITE
-    stack: str | None = None
+    stack: StackName = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -182,6 +183,7 @@ class SteeringVector(Shown):
         return {
             "layers": self.layer if layers is None else layers,
             "site": self.site,
+            "stack": self.stack,
             "positions": positions,
             "origin": self.provenance.get("model"),
         }
