@@ -13,7 +13,7 @@ import torch
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..models.weights import weights_of
-from ..running.batching import each_group
+from ..running.batching import Outcome, each_group
 from ..settings import current
 from ..tokens import Bos
 from .anatomy_result import Anatomy
@@ -68,13 +68,9 @@ def anatomy(
             (super weights, Yu et al. 2411.07191), beside as many random neurons, and measure the
             value and the loss: up to two dozen further passes over the texts. No tensor of the
             model is changed.
-        bos: whether texts begin with BOS; `"auto"` is what the model's own tokenizing does.
-        length: longest sequence in tokens; None is the model's context, at most 1,024.
-        limit: most documents that are read.
-        column: which field of a record is the text.
+        bos, length, limit, column: as in `lp.massive.scan`.
         seed: of the random neurons; None draws one and stores it in the result.
-        batch_tokens: most tokens in one forward pass, pads included.
-        progress: True, False, or None for a bar when it takes long.
+        batch_tokens, progress: as in `lp.massive.scan`.
 
     Raises:
         ArgumentError: a dimension, position or layer out of range, a position that a text lacks, no
@@ -86,37 +82,61 @@ def anatomy(
     adapter.require_decoder("lp.massive.anatomy")
     weights = weights_of(adapter)
     chosen = None if layer is None else adapter.layer(layer)
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not threshold >= 0:
-        raise ArgumentError(f"threshold={threshold!r}: a share of the value, at least 0.")
+    _check_threshold(threshold)
     _check_seed(current("seed", seed))
     about = subject(
-        adapter,
-        texts,
-        at=at,
-        dim=dim,
-        position=position,
-        bos=bos,
-        length=length,
-        limit=limit,
-        column=column,
-        batch_tokens=batch_tokens,
-    )
-    user = adapter.user_hooks()
+        adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
+        column=column, batch_tokens=batch_tokens,
+    )  # fmt: skip
     last = adapter.n_layers - 1 if chosen is None else chosen
     plan = Decomposition(adapter, weights, about.each, last)
+    outcome = _read(plan, about, batch_tokens, progress)
+    tables = [Tables(plan, index, chosen, float(threshold)) for index in range(len(about.each))]
+    result = _result(tables, about, outcome, float(threshold))
+    if not outcome.complete:
+        raise Interrupted(
+            f"interrupted after {len(outcome.answers)} of {len(about.rows)} sequences.",
+            partial=result,
+        )
+    return _ablated(result, tables, about, weights, seed, batch_tokens) if ablate else result
+
+
+def _check_threshold(threshold: Any) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not threshold >= 0:
+        raise ArgumentError(f"threshold={threshold!r}: a share of the value, at least 0.")
+
+
+def _check_seed(seed: Any) -> None:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")
+
+
+def _read(
+    plan: Decomposition, about: Subject, batch_tokens: int | None, progress: bool | None
+) -> Outcome[None]:
+    # A user's hook at a later layer, or on the logits, must still see the pass.
+    whole = bool(plan.adapter.user_hooks())
 
     def work(group: list[int]) -> list[None]:
-        plan.read([about.rows[index] for index in group], whole=bool(user))
+        plan.read([about.rows[index] for index in group], whole=whole)
         return [None] * len(group)
 
     outcome = each_group(about.rows, work, batch_tokens=batch_tokens, progress=progress)
     if not plan.parts:
         raise Interrupted("interrupted before the first sequences were read.")
-    tables = [Tables(plan, index, chosen, float(threshold)) for index in range(len(about.each))]
+    if whole:
+        note = "hooks of the user's own are attached: whole forward passes were run"
+        outcome.notes.append(note)
+    return outcome
+
+
+def _result(
+    tables: Sequence[Tables], about: Subject, outcome: Outcome[None], threshold: float
+) -> Anatomy:
     facts = {
-        **adapter.provenance(),
+        **tables[0].plan.adapter.provenance(),
         **about.facts,
-        "threshold": float(threshold),
+        "threshold": threshold,
         "carries": CARRIES,
         "finished": len(outcome.answers),
         "complete": outcome.complete,
@@ -126,23 +146,6 @@ def anatomy(
             *(note for table in tables for note in table.notes()),
         ],
     }
-    if user:
-        facts["notes"].append("hooks of the user's own are attached: whole forward passes were run")
-    result = _result(tables, about, facts)
-    if not outcome.complete:
-        raise Interrupted(
-            f"interrupted after {len(outcome.answers)} of {len(about.rows)} sequences.",
-            partial=result,
-        )
-    return _ablated(result, tables, about, weights, seed, batch_tokens) if ablate else result
-
-
-def _check_seed(seed: Any) -> None:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")
-
-
-def _result(tables: Sequence[Tables], about: Subject, facts: dict[str, Any]) -> Anatomy:
     return Anatomy(
         provenance=facts,
         components=joined("components", [table.components() for table in tables]),

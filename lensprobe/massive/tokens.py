@@ -73,10 +73,8 @@ def tokens(
             Texts begin as the model's own tokenizing has it.
         length: tokens of each document that are read; None is at most 128.
         limit: most documents; None is all that are given, or a few of the text that ships.
-        column: which field of a record is the text.
         seed: of the sample; None draws one and stores it in the result.
-        batch_tokens: most tokens in one forward pass, pads included.
-        progress: True, False, or None for a bar when it takes long.
+        column, batch_tokens, progress: as in `lp.massive.scan`.
 
     Raises:
         ArgumentError: an argument out of range, BOS asked of a model without it, nothing massive

@@ -105,12 +105,8 @@ def trajectory(
             first and the strongest massive activation is taken.
         position: of the token, from 0; with `dim` alone it is 0.
         layers: which layers are read; layers above the last of them are not run.
-        bos: whether texts begin with BOS; `"auto"` is what the model's own tokenizing does.
-        length: longest sequence in tokens; None is the model's context, at most 1,024.
-        limit: most documents that are read.
-        column: which field of a record is the text.
-        batch_tokens: most tokens in one forward pass, pads included.
-        progress: True, False, or None for a bar when it takes long.
+        bos, length, limit, column: as in `lp.massive.scan`.
+        batch_tokens, progress: as in `lp.massive.scan`.
 
     Raises:
         ArgumentError: a dimension, position or layer out of range, a position that a text lacks, no
@@ -122,17 +118,9 @@ def trajectory(
     adapter.require_decoder("lp.massive.trajectory")
     chosen = adapter.layers(layers)
     about = subject(
-        adapter,
-        texts,
-        at=at,
-        dim=dim,
-        position=position,
-        bos=bos,
-        length=length,
-        limit=limit,
-        column=column,
-        batch_tokens=batch_tokens,
-    )
+        adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
+        column=column, batch_tokens=batch_tokens,
+    )  # fmt: skip
     # A parallel block has no middle.
     points = adapter.places(chosen, RESIDUAL)
 

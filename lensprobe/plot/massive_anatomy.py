@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from .axes import finite
 from .massive_carriers import ablations, own, sources
-from .theme import Words, build, number, style
+from .theme import Look, Words, build, number, style
 from .wording import model_name, plural
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def waterfall(
         title=f"What dim {int(first['dim'])} at position {int(first['position'])} is made of",
         subtitle=f"{model_name(result)}, mean over {plural(first['count'], 'sequence')}",
         caption=(
-            "Each bar is what one part of the model adds to the coordinate; blue raises, orange lowers, "
-            "dark bars are the value so far. Parts below 1% of the value are drawn together. The bars "
+            "Each bar is what one part of the model adds to the coordinate; blue raises, orange "
+            "lowers, dark bars are the value so far. Small parts are drawn together. The bars "
             f"up to layer {int(first['layer'])} sum to the value, with a remainder of "
             f"{number(first['remainder'])} from rounding."
         ),
@@ -111,24 +111,7 @@ def neurons(
         names.append(f"the other {len(rest):,}")
         text.append(number(float(rest["value"].sum())))
         values.append(float(rest["value"].sum()))
-    sign = -1.0 if first["value"] < 0 else 1.0
-    colours = [look.theme.lines[0 if sign * value >= 0 else 1] for value in values]
-    trace = go.Bar(
-        x=finite(values),
-        y=list(range(len(values))),
-        orientation="h",
-        marker={"color": colours, "line": {"width": 0}},
-        text=text,
-        textposition="outside",
-        cliponaxis=False,
-        textfont={"size": look.theme.size - 2, "color": look.theme.ink},
-        customdata=[
-            [name, number(v), f"{v / first['value']:.1%}"]
-            for name, v in zip(names, values, strict=True)
-        ],
-        hovertemplate="<b>%{customdata[0]}</b><br>adds %{customdata[1]}, %{customdata[2]} of the value"
-        "<extra></extra>",
-    )
+    trace = _bars(names, values, text, first, look)
     words = Words(
         title="The neurons that write it and erase it",
         subtitle=f"{model_name(result)}, dim {int(first['dim'])} at position {int(first['position'])}",
@@ -162,6 +145,27 @@ def neurons(
             "showgrid": False,
         },
         showlegend=False,
+    )
+
+
+def _bars(names: list[str], values: list[float], text: list[str], first: Any, look: Look) -> go.Bar:
+    sign = -1.0 if first["value"] < 0 else 1.0
+    colours = [look.theme.lines[0 if sign * value >= 0 else 1] for value in values]
+    return go.Bar(
+        x=finite(values),
+        y=list(range(len(values))),
+        orientation="h",
+        marker={"color": colours, "line": {"width": 0}},
+        text=text,
+        textposition="outside",
+        cliponaxis=False,
+        textfont={"size": look.theme.size - 2, "color": look.theme.ink},
+        customdata=[
+            [name, number(v), f"{v / first['value']:.1%}"]
+            for name, v in zip(names, values, strict=True)
+        ],
+        hovertemplate="<b>%{customdata[0]}</b><br>adds %{customdata[1]}, %{customdata[2]} of the value"
+        "<extra></extra>",
     )
 
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from .axes import finite
 from .facets import facets, on
 from .lines import empty
-from .theme import Words, build, colour_bar, number, style
+from .theme import Look, Words, build, colour_bar, number, style
 from .tokens import label, token_axis
 from .wording import model_name
 
@@ -41,37 +41,9 @@ def sources(
     look = style(theme, width_mm, title)
     first = result.values.iloc[0]
     frame = own(result.sources, first)
-    wide = frame.pivot_table(index=["layer", "head"], columns="key", values="value")
-    largest = np.argsort(-np.abs(wide.to_numpy()).sum(1), kind="stable")[:HEADS]
-    order: list[Any] = [wide.index[index] for index in largest]
-    names = [f"{layer}.{head}" for layer, head in order]
-    attention = frame.pivot_table(index=["layer", "head"], columns="key", values="probability")
-    keys = [] if frame.empty else _keys(wide.to_numpy(), [int(key) for key in wide.columns])
+    trace, names, keys = _brought(frame, look)
     tokens = dict(zip(frame["key"], frame["token"], strict=True))
-    z = [[float(wide.loc[pair, key]) for key in keys] for pair in order]
-    seen = [[float(attention.loc[pair, key]) for key in keys] for pair in order]
-    most = max((abs(v) for row in z for v in row), default=0.0) or 1.0
-    shown = [label(str(tokens[key])) for key in keys]
-    trace = go.Heatmap(
-        z=z,
-        x=list(range(len(keys))),
-        y=list(range(len(names))),
-        zmin=-most,
-        zmax=most,
-        colorscale=_scale(look.theme.diverging),
-        colorbar=colour_bar("adds to a", look.theme),
-        xgap=1,
-        ygap=1,
-        customdata=[
-            [[names[i], keys[j], shown[j], seen[i][j]] for j in range(len(keys))]
-            for i in range(len(names))
-        ],
-        hovertemplate=(
-            "<b>head %{customdata[0]}</b>, key %{customdata[1]} (%{customdata[2]})"
-            "<br>attention %{customdata[3]:.3f}<br>adds %{z:,.4~r}<extra></extra>"
-        ),
-    )
-    left = wide.shape[1] - len(keys) if len(keys) else 0
+    left = frame["key"].nunique() - len(keys)
     thinned = f" The {left:,} positions that matter least are left out." if left else ""
     words = Words(
         title="Where attention brings it from",
@@ -104,6 +76,41 @@ def sources(
         },
         annotations=[empty(nothing, look)] if nothing else [],
     )
+
+
+def _brought(frame: pd.DataFrame, look: Look) -> tuple[go.Heatmap, list[str], list[int]]:
+    """The map of heads and positions, with the heads' names and the positions it shows."""
+    wide = frame.pivot_table(index=["layer", "head"], columns="key", values="value")
+    largest = np.argsort(-np.abs(wide.to_numpy()).sum(1), kind="stable")[:HEADS]
+    order: list[Any] = [wide.index[index] for index in largest]
+    names = [f"{layer}.{head}" for layer, head in order]
+    attention = frame.pivot_table(index=["layer", "head"], columns="key", values="probability")
+    keys = [] if frame.empty else _keys(wide.to_numpy(), [int(key) for key in wide.columns])
+    tokens = dict(zip(frame["key"], frame["token"], strict=True))
+    z = [[float(wide.loc[pair, key]) for key in keys] for pair in order]
+    seen = [[float(attention.loc[pair, key]) for key in keys] for pair in order]
+    most = max((abs(v) for row in z for v in row), default=0.0) or 1.0
+    shown = [label(str(tokens[key])) for key in keys]
+    trace = go.Heatmap(
+        z=z,
+        x=list(range(len(keys))),
+        y=list(range(len(names))),
+        zmin=-most,
+        zmax=most,
+        colorscale=_scale(look.theme.diverging),
+        colorbar=colour_bar("adds to a", look.theme),
+        xgap=1,
+        ygap=1,
+        customdata=[
+            [[names[i], keys[j], shown[j], seen[i][j]] for j in range(len(keys))]
+            for i in range(len(names))
+        ],
+        hovertemplate=(
+            "<b>head %{customdata[0]}</b>, key %{customdata[1]} (%{customdata[2]})"
+            "<br>attention %{customdata[3]:.3f}<br>adds %{z:,.4~r}<extra></extra>"
+        ),
+    )
+    return trace, names, keys
 
 
 def ablations(
