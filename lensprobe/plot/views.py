@@ -17,8 +17,10 @@ __all__ = ["KINDS", "Views", "views"]
 
 KINDS: dict[str, str] = {
     "massive.anatomy": "massive_anatomy",
+    "massive.checkpoints": "massive_checkpoints",
     "massive.scan": "massive",
     "massive.tokens": "massive_tokens",
+    "massive.training": "massive_training",
     "massive.trajectory": "massive_trajectory",
     "sinks.scan": "sinks",
     "steering.calibration": "steering_calibration",

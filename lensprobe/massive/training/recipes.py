@@ -69,13 +69,14 @@ class Recipe:
         if self.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
             raise ArgumentError(f"optimizer='muon': torch {torch.__version__} has no Muon.")
         for name in ("learning_rate", "weight_decay", "momentum", "clip", "eps"):
-            _number(name, getattr(self, name), optional=name != "eps")
+            given = _number(name, getattr(self, name), optional=name != "eps")
+            object.__setattr__(self, name, given)
         if self.clip == 0:
             raise ArgumentError("clip=0: a positive norm, or None.")
         betas = tuple(self.betas) if isinstance(self.betas, Sequence) else ()
         if len(betas) != 2 or not all(isinstance(b, Real) and 0 <= float(b) < 1 for b in betas):
             raise ArgumentError(f"betas={self.betas!r}: two numbers, at least 0 and below 1.")
-        object.__setattr__(self, "betas", betas)
+        object.__setattr__(self, "betas", tuple(map(float, betas)))
         if self.warmup is not None and (
             isinstance(self.warmup, bool) or not isinstance(self.warmup, int) or self.warmup < 0
         ):
@@ -113,11 +114,12 @@ class Recipe:
         return min(1.0, step / self.warmup) if self.warmup else 1.0
 
 
-def _number(name: str, value: Any, *, optional: bool) -> None:
+def _number(name: str, value: Any, *, optional: bool) -> float | None:
     if value is None and optional:
-        return
+        return None
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < math.inf:
         raise ArgumentError(f"{name}={value!r}: a finite number, at least 0.")
+    return float(value)
 
 
 def listed(given: Any) -> tuple[Intervention, ...]:

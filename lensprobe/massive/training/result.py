@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from ...citations import GU
 from ...results import Result
 from ..result import SUN
 
@@ -26,15 +27,6 @@ LOSHCHILOV = """@inproceedings{loshchilov2019decoupled,
   booktitle = {International Conference on Learning Representations (ICLR)},
   year = {2019},
   eprint = {1711.05101},
-  archivePrefix = {arXiv}
-}"""
-GU = """@inproceedings{gu2025attention,
-  title = {When Attention Sink Emerges in Language Models: An Empirical View},
-  author = {Gu, Xiangming and Pang, Tianyu and Du, Chao and Liu, Qian and Zhang, Fengzhuo and
-    Du, Cunxiao and Wang, Ye and Lin, Min},
-  booktitle = {International Conference on Learning Representations (ICLR)},
-  year = {2025},
-  eprint = {2410.10781},
   archivePrefix = {arXiv}
 }"""
 
