@@ -86,7 +86,7 @@ def tradeoff(
         words,
         height=430,
         showlegend=True,
-        xaxis={"title": {"text": NAMES["ratio"] + " (log scale)"}, "type": "log"},
+        xaxis={"title": {"text": NAMES["ratio"] + " (log scale)"}, "type": "log", "dtick": "D2"},
         yaxis={"title": {"text": NAMES["probability"]}},
         shapes=[_level(float(plain), look)],
     )
