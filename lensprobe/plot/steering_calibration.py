@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from .axes import finite, log_axis, positive
 from .steering_parts import texts_of
-from .theme import Words, build, number, style
+from .theme import Look, Words, build, number, style
 from .tokens import label
 from .wording import model_name
 
@@ -48,7 +48,37 @@ def curve(
             )
         )
     ends = [float(rows["scale"].min()), float(rows["scale"].max())]
-    traces += [
+    traces += _marks(found, ends, look)
+    shown = [y for trace in traces for y in trace.y]
+    words = Words(
+        title="How strong it must be",
+        subtitle=f"{model_name(found)}, layer {found.place['layer']}, {texts_of(found)}",
+        caption=(
+            "KL(steered ‖ plain) of the next-token distribution over the tokens of the steered "
+            "model's greedy continuations, at each scale that was tried. The ring is the smallest "
+            f"scale found whose {name} reaches the target; the cross is the same scale with the "
+            "other sign."
+        ),
+        finding=(
+            f"Here the {name} of token KL, in nats, reaches {number(found.reached)} at scale "
+            f"{number(found.scale)} (target {number(found.target)}); at minus that scale it is "
+            f"{number(found.opposite)}."
+        ),
+    )
+    return build(
+        traces,
+        look,
+        words,
+        height=430,
+        showlegend=True,
+        xaxis=log_axis(ends, "scale (log scale)"),
+        yaxis=log_axis(shown, "token KL (nats, log scale)"),
+    )
+
+
+def _marks(found: Calibration, ends: list[float], look: Look) -> list[go.Scatter]:
+    """The target, the scale that reaches it, and the same scale with the other sign."""
+    return [
         go.Scatter(
             x=ends,
             y=[found.target] * 2,
@@ -75,31 +105,6 @@ def curve(
             hovertemplate="scale −%{x:.4~g}<br>%{y:.3~g} nats<extra></extra>",
         ),
     ]
-    shown = [y for trace in traces for y in trace.y]
-    words = Words(
-        title="How strong it must be",
-        subtitle=f"{model_name(found)}, layer {found.place['layer']}, {texts_of(found)}",
-        caption=(
-            "KL(steered ‖ plain) of the next-token distribution over the tokens of the steered "
-            "model's greedy continuations, at each scale that was tried. The ring is the smallest "
-            f"scale found whose {name} reaches the target; the cross is the same scale with the "
-            "other sign."
-        ),
-        finding=(
-            f"Here the {name} of token KL, in nats, reaches {number(found.reached)} at scale "
-            f"{number(found.scale)} (target {number(found.target)}); at minus that scale it is "
-            f"{number(found.opposite)}."
-        ),
-    )
-    return build(
-        traces,
-        look,
-        words,
-        height=430,
-        showlegend=True,
-        xaxis=log_axis(ends, "scale (log scale)"),
-        yaxis=log_axis(shown, "token KL (nats, log scale)"),
-    )
 
 
 def tokens(

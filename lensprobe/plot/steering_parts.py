@@ -252,24 +252,6 @@ def token_grid(
         colorbar=colour_bar(bar, theme),
         hovertemplate="<b>%{text}</b><br>%{z:.3~g} nats<extra></extra>",
     )
-    line = {"color": theme.lines[1], "width": 2}
-    top = len(rows) - 0.5
-    shapes = [
-        {
-            "type": "line",
-            "x0": x - 0.5,
-            "x1": x - 0.5,
-            "y0": -0.5,
-            "y1": len(rows) - 0.5,
-            "line": line,
-        }
-        for x, _ in marks
-    ]
-    notes = [
-        {"x": x - 0.5, "y": top, "text": escape(text), "showarrow": False}
-        | {"yanchor": "bottom", "xanchor": "left", "font": {"color": theme.lines[1]}}
-        for x, text in marks
-    ]
     words.extra["min_width"] = 160 + 44 * wide
     names = [escape(name) for name, _, _ in rows]
     return build(
@@ -285,9 +267,22 @@ def token_grid(
             "title": {"text": "completion"},
             "range": [-0.5, len(rows) - 0.2],
         },
-        shapes=shapes,
-        annotations=notes,
+        **_marked(marks, len(rows) - 0.5, look),
     )
+
+
+def _marked(marks: Sequence[tuple[float, str]], top: float, look: Look) -> dict[str, Any]:
+    """Layout fields of a named line before each marked step."""
+    colour = look.theme.lines[1]
+    line = {"color": colour, "width": 2}
+    ends = {"y0": -0.5, "y1": top, "line": line}
+    above = {"y": top, "yanchor": "bottom", "xanchor": "left", "font": {"color": colour}}
+    return {
+        "shapes": [{"type": "line", "x0": x - 0.5, "x1": x - 0.5, **ends} for x, _ in marks],
+        "annotations": [
+            {"x": x - 0.5, "text": escape(text), "showarrow": False, **above} for x, text in marks
+        ],
+    }
 
 
 def chosen_text(frame: pd.DataFrame, text: int) -> pd.DataFrame:

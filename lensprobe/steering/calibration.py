@@ -102,11 +102,9 @@ def calibrate(
     interpolated. Vectors at their calibrated scales can be compared fairly: none wins by being
     louder.
 
-    The scale is positive and belongs to the vector as it is; for the other direction calibrate
-    `-vector`. It is the smallest crossing on a doubling grid, to 2% of the target
-    or 0.5% of the scale. The percentile
-    jumps where a greedy token changes, and may fall again at larger scales; where either matters, a
-    note in provenance says so.
+    The scale is positive; for the other direction calibrate `-vector`. It is the smallest crossing on
+    a doubling grid, to 2% of the target or 0.5% of the scale. The percentile jumps where a greedy
+    token changes, and may fall again at larger scales; a note in provenance says so where it does.
 
     Args:
         model: a decoder-only TransformerLens model.
@@ -151,13 +149,14 @@ def calibrate(
         percentile=float(percentile),
         opposite=float(opposite),
         values=np.array(vector.values),
-        place={
-            "layer": vector.layer,
-            "site": vector.site,
-            "stack": vector.stack,
-            "provenance": dict(vector.provenance),
-        },
+        place=_place(vector),
     )
+
+
+def _place(vector: SteeringVector) -> dict[str, Any]:
+    """Everything of a vector but its numbers."""
+    made = {"stack": vector.stack, "provenance": dict(vector.provenance)}
+    return {"layer": vector.layer, "site": vector.site, **made}
 
 
 class Divergence:

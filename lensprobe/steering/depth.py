@@ -118,16 +118,7 @@ def compare_depth(
         model, prompt, vector, what="lp.steering.compare_depth", bos=bos, sampling=options
     )
     options, amount = options.settled(), strength(scale)
-    if vector.site not in RESIDUAL:
-        raise ArgumentError(
-            f"vector: its site is {vector.site}, where a component along it has no meaning in the "
-            f"residual stream; compare_depth takes vectors of {', '.join(RESIDUAL)}."
-        )
-    if positions is not None and positions.moves:
-        raise ArgumentError(
-            f"positions={positions.describe()} moves with the newest token; compare_depth reads "
-            "whole texts (compare_persistence is about moving edits)."
-        )
+    _check_place(vector, positions)
     above = tuple(range(adapter.layer(vector.layer), adapter.n_layers))
     conditions = _conditions(vector, above, amount, positions)
     for one in conditions:
@@ -148,6 +139,19 @@ def compare_depth(
         texts=study.texts,
         journey=journey,
     )
+
+
+def _check_place(vector: SteeringVector, positions: Positions | None) -> None:
+    if vector.site not in RESIDUAL:
+        raise ArgumentError(
+            f"vector: its site is {vector.site}, where a component along it has no meaning in the "
+            f"residual stream; compare_depth takes vectors of {', '.join(RESIDUAL)}."
+        )
+    if positions is not None and positions.moves:
+        raise ArgumentError(
+            f"positions={positions.describe()} moves with the newest token; compare_depth reads "
+            "whole texts (compare_persistence is about moving edits)."
+        )
 
 
 def _conditions(

@@ -129,23 +129,24 @@ def compare_positions(
         conditions += [Condition(name, (edit,), float(edit.scale)) for name, edit in edits.items()]
         study = Study.of(adapter, rows, conditions, options, progress=progress)
     known = facts(adapter, vector, conditions, options, bos=bos, texts=len(rows))
-    chosen = {
-        "condition": list(edits),
-        "positions": [places[name].describe() for name in edits],
-        "scale": [float(edit.scale) for edit in edits.values()],
-    }
+    own = {"scale": amount, "target": None if target is None else float(target)}
     return PositionsComparison(
-        provenance={
-            **known,
-            "scale": amount,
-            "target": None if target is None else float(target),
-            "notes": [*known["notes"], *notes],
-        },
+        provenance={**known, **own, "notes": [*known["notes"], *notes]},
         conditions=study.conditions,
         tokens=study.tokens,
         texts=study.texts,
-        positions=pd.DataFrame(chosen),
+        positions=_positions_table(edits),
     )
+
+
+def _positions_table(edits: Mapping[str, Add]) -> pd.DataFrame:
+    """See `PositionsComparison.positions`."""
+    chosen = {
+        "condition": list(edits),
+        "positions": [edit.positions.describe() for edit in edits.values()],
+        "scale": [float(edit.scale) for edit in edits.values()],
+    }
+    return pd.DataFrame(chosen)
 
 
 def _places(given: Any, vector: SteeringVector) -> dict[str, Positions]:

@@ -127,9 +127,8 @@ def compare_sites(
     amounts = _amounts(scales)
     chosen = _depths(adapter) if layers is None else adapter.layers(layers)
     inputs = _inputs(adapter, mixing, rows, bos)
-    for site in amounts:
-        for layer in chosen:
-            adapter.hook_name(site, layer)
+    for site, layer in product(amounts, chosen):
+        adapter.hook_name(site, layer)
     with uninterruptible("compare_sites"):
         base = base_of(adapter, rows, inputs, options, progress)
         cells = []
@@ -137,18 +136,18 @@ def compare_sites(
             for place, one in enumerate(inputs):
                 vector = mixed(model, list(one.ids), layer=layer, site=site)
                 cells.append(run_cell(adapter, base, vector, place, amounts[site], progress))
+    known = {
+        "bos": adapter.bos(bos),
+        **options.facts(),
+        "layers": list(chosen),
+        "scales": {site: list(found) for site, found in amounts.items()},
+        "texts": len(rows),
+        "mixing": [text_of(getattr(model, "tokenizer", None), one.ids) for one in inputs],
+        "complete": True,
+        "notes": [WHOLE] if adapter.user_hooks() else [],
+    }
     return SitesComparison(
-        provenance={
-            **adapter.provenance(),
-            "bos": adapter.bos(bos),
-            **options.facts(),
-            "layers": list(chosen),
-            "scales": {site: list(found) for site, found in amounts.items()},
-            "texts": len(rows),
-            "mixing": [text_of(getattr(model, "tokenizer", None), one.ids) for one in inputs],
-            "complete": True,
-            "notes": [WHOLE] if adapter.user_hooks() else [],
-        },
+        provenance={**adapter.provenance(), **known},
         sweep=sweep_table(base, cells),
         texts=texts_table(adapter, base, cells),
         sizes=sizes_table(cells),

@@ -59,14 +59,11 @@ def stability(
 ) -> Stability:
     """Split-half cosine and spread of the effect of mean-difference vectors, against pairs.
 
-    Every pair is read once; vectors of any number of pairs are then means of what was read, and only
-    their effects cost forward passes, which start at the block that is edited.
-
-    The cosine is between vectors from two disjoint random sets of n pairs. Two such vectors are
-    independent, but different repeats share pairs when n is large, so that the spread over repeats is
-    too small there. The effect is that of vectors of n pairs drawn with replacement, all brought to the
-    norm of the vector of all pairs: what is compared is their direction, not that vectors of few pairs
-    are longer.
+    Every pair is read once; vectors are then means of what was read, and only their effects cost
+    passes, which start at the block that is edited. The cosine is between vectors from two disjoint
+    random sets of n pairs; repeats share pairs when n is large, so that their spread is too small
+    there. The effect is that of vectors of n pairs drawn with replacement, all as long as that of all
+    pairs: what is compared is direction, not that vectors of few pairs are longer.
 
     Args:
         model: a decoder-only TransformerLens model.
@@ -108,24 +105,22 @@ def stability(
     effects = None
     if measure == "all":
         effects = effects_on(adapter, held, bos=bos, positions=positions, layer=place, site=site)
+    known = {"site": site, "layer": place, "seed": chance, "repeats": repeats, "scale": amount}
+    tokens = positive_whole("batch_tokens", current("batch_tokens", batch_tokens))
     with uninterruptible("stability"):
-        tokens = positive_whole("batch_tokens", current("batch_tokens", batch_tokens))
         differences = _differences(adapter, sides, place, site, tokens, progress)
-        signal, noise = signal_and_noise(differences)
         found, notes = _draw(differences, wanted, repeats, chance, effects, amount)
+    known |= {**sides.provenance(), "effect": None if effects is None else effects.facts()}
+    notes += [WHOLE] if adapter.user_hooks() else []
+    return _result(
+        {**adapter.provenance(), **known, "complete": True, "notes": notes}, differences, found
+    )
+
+
+def _result(provenance: dict[str, Any], differences: np.ndarray, found: Found) -> Stability:
+    signal, noise = signal_and_noise(differences)
     return Stability(
-        provenance={
-            **adapter.provenance(),
-            **sides.provenance(),
-            "site": site,
-            "layer": place,
-            "seed": chance,
-            "repeats": repeats,
-            "scale": amount,
-            "effect": None if effects is None else effects.facts(),
-            "complete": True,
-            "notes": [*notes, *([WHOLE] if adapter.user_hooks() else [])],
-        },
+        provenance=provenance,
         curve=curve_table(found, signal, noise),
         draws=draws_table(found),
         signal=signal,
