@@ -113,6 +113,27 @@ def test_a_text_does_not_feel_its_batch(decoder):
         close(together[together["text"] == text]["value"], apart["value"])
 
 
+def test_a_mask_for_each_text_follows_its_text(decoder):
+    v = vector(decoder)
+    lengths = lp.score(decoder, TEXTS).tokens.groupby("text").size()
+    mask = np.zeros((len(TEXTS), lengths.max()), dtype=bool)
+    for text, place in enumerate((2, 1, 3)):
+        mask[text, place] = True
+    where = lp.positions.where(mask)
+    # One text in a batch, so that a text's number is never its row.
+    result = sweep(
+        decoder, TEXTS, vector=v, layers=1, scales=[1.0, 2.0], positions=where, batch_tokens=1
+    )
+    for scale in (1.0, 2.0):
+        scored = lp.score(decoder, TEXTS, edits=[v.add(scale, where, layers=1)]).tokens
+        for text, place in enumerate((2, 1, 3)):
+            losses = scored[scored["text"] == text]["loss"].to_numpy()[place + 1 :]
+            got = cell(result.documents, measure="loss", text=text, scale=scale)
+            assert got["count"] == len(losses)
+            if len(losses):
+                close(got["value"], losses.mean())
+
+
 def test_each_layer_may_have_a_vector_of_its_own(decoder):
     vectors = SteeringVectors([vector(decoder, layer, seed=layer) for layer in (0, 2)])
     result = sweep(decoder, QUESTIONS, vector=vectors, scales=[1.0])

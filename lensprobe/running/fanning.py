@@ -15,12 +15,12 @@ from ..edits import Edit
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..models.cache import Cache
-from ..positions import Step
+from ..positions import Positions, Step
 from ..settings import current
 from ..tokens import TokenBatch
 from .session import Hook, Session, hooked, part, prompt_step
 
-__all__ = ["WHOLE", "Fan", "times_that_fit", "tokens_that_fit"]
+__all__ = ["WHOLE", "Fan", "owned", "times_that_fit", "tokens_that_fit"]
 
 WHOLE = "hooks of your own are attached: every run was a whole pass, and nothing was shared"
 """The note for a result that was measured under the user's hooks."""
@@ -46,6 +46,7 @@ class Fan:
         batch: the texts, `[batch pos]`.
         edits: what will be run, for its sites, layers and positions; strengths do not matter.
         prompts: prompt lengths `[batch]`; None takes each whole text as the prompt.
+        rows: which of the caller's texts each row is, for selectors that go by text; None counts.
         probes: hooks of the plain run, which see its columns from `first` on.
         logits: which columns are unembedded, in the plain run and in the branches.
 
@@ -66,6 +67,7 @@ class Fan:
         edits: Sequence[Edit],
         *,
         prompts: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
         probes: Mapping[str, Hook] | None = None,
         logits: Literal["all", "last"] | None = "all",
     ) -> None:
@@ -75,7 +77,7 @@ class Fan:
         self.adapter = adapter
         self.shared = not adapter.user_hooks()
         self.kept: Literal["all", "last"] | None = logits
-        self._whole = prompt_step(batch, prompts=prompts)
+        self._whole = prompt_step(batch, prompts=prompts, rows=rows)
         self.rows = len(batch.ids)
         self._ids = batch.ids
         self.first = _first_column(bound, self._whole) if self.shared else 0
@@ -121,6 +123,8 @@ class Fan:
         start = self.start(edits)
         stop = stop if self.shared else None
         step = _repeated(self._step, times)
+        owners = np.repeat(self._step.rows, times)
+        edits = [replace(edit, positions=owned(edit.positions, owners)) for edit in edits]
         inputs = self._residuals[start] if start else self._ids[:, self.first :]
         cache = None if self._cache is None else self._cache.repeated(times, start)
         session = Session(self.adapter, self._moved(edits), probes, texts=len(step.rows))
@@ -195,6 +199,19 @@ def tokens_that_fit(adapter: Adapter, batch_tokens: int | None) -> int:
     if not isinstance(limit, int):
         return limit
     return min(limit, max(1, BRANCH_BYTES // (12 * adapter.d_vocab)))
+
+
+def owned(positions: Positions, owners: np.ndarray) -> Positions:
+    """A selector asked about text `owners[row]` where a batch says `row`.
+
+    It is not checked against the batch: the texts themselves were, before.
+    """
+    rule = positions.rule
+
+    def asked(step: Step) -> np.ndarray:
+        return rule(replace(step, rows=owners[step.rows]))
+
+    return replace(positions, rule=asked, needs=None)
 
 
 def _starts(adapter: Adapter, edit: Edit) -> list[int]:

@@ -18,10 +18,10 @@ from .. import positions as where
 from ..edits import Add
 from ..errors import Interrupted
 from ..models.adapter import Adapter
-from ..positions import Positions, Step
+from ..positions import Step
 from ..running.batching import each_group
 from ..running.decoding import Decoder
-from ..running.fanning import Fan
+from ..running.fanning import Fan, owned
 from ..running.session import Session, all_prompts, prompt_step
 from ..settings import current
 from ..tokens import Encoded, TokenBatch
@@ -32,7 +32,6 @@ __all__ = [
     "Strengths",
     "check",
     "local",
-    "owned",
     "read_again",
     "selected",
     "walk",
@@ -263,16 +262,3 @@ def local(edit: Add, owners: np.ndarray, chosen: np.ndarray | None) -> Add:
     if chosen is not None and isinstance(scale, Tensor) and scale.ndim:
         scale = scale[torch.from_numpy(chosen)]
     return replace(edit, scale=scale, positions=owned(edit.positions, owners))
-
-
-def owned(positions: Positions, owners: np.ndarray) -> Positions:
-    """A selector asked about prompt `owners[row]` where a batch says `row`.
-
-    It is not checked against the batch: the prompts themselves were (`check`).
-    """
-    rule = positions.rule
-
-    def asked(step: Step) -> np.ndarray:
-        return rule(replace(step, rows=owners[step.rows]))
-
-    return replace(positions, rule=asked, needs=None)

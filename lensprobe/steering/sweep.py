@@ -14,7 +14,7 @@ from ..costs import Plan
 from ..edits import Add
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
-from ..positions import Positions
+from ..positions import Positions, Step
 from ..running.batching import Outcome, each_group, plan_groups
 from ..running.fanning import WHOLE, Fan, times_that_fit, tokens_that_fit
 from ..running.session import all_prompts, prompt_step
@@ -179,9 +179,12 @@ class _Run:
         batch = TokenBatch.pad(self.adapter, [row.tokens for row in rows], side="left")
         prompts = np.array([row.prompt for row in rows])
         kept = "last" if self.subject.asks else "all"
-        fan = Fan(self.adapter, batch, [self.template], prompts=prompts, logits=kept)
+        step = prompt_step(batch, prompts=prompts, rows=np.asarray(index))
+        fan = Fan(
+            self.adapter, batch, [self.template], prompts=prompts, rows=step.rows, logits=kept
+        )
         self.shared = self.shared and fan.shared
-        reading = _Reading(self, rows, batch, prompts, fan)
+        reading = _Reading(self, rows, batch, step, fan)
         plain = reading.sums(reading.plain[:, None])
         cells = np.zeros((*plain.shape[:2], len(self.vectors), len(self.scales)))
         # Scale 0 is the plain run, which is there already.
@@ -217,9 +220,7 @@ class _Run:
 class _Reading:
     """What is read off the logits of one batch."""
 
-    def __init__(
-        self, run: _Run, rows: list[Row], batch: TokenBatch, prompts: np.ndarray, fan: Fan
-    ) -> None:
+    def __init__(self, run: _Run, rows: list[Row], batch: TokenBatch, step: Step, fan: Fan) -> None:
         assert fan.logits is not None
         self.asks = run.subject.asks
         self.plain: Tensor = fan.logits
@@ -229,7 +230,6 @@ class _Reading:
             self.answers = torch.tensor(pairs, device=device)
             self.counts = np.ones((len(rows), len(run.names)))
             return
-        step = prompt_step(batch, prompts=prompts)
         selected = run.template.positions.mask(step)
         # From a row's first edited token on, whatever else the batch holds.
         reached = (selected.cumsum(1) > 0)[:, fan.first : -1] & (step.positions >= 0)[
