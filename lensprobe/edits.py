@@ -15,13 +15,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
 from . import positions as where
+from .edit_values import (
+    Selection,
+    aligned,
+    as_dims,
+    checked_dims,
+    checked_direction,
+    checked_strength,
+    checked_tensor,
+    checked_vector,
+    only_dims,
+    per_row,
+    row_count,
+    within,
+)
 from .errors import ArgumentError
 from .models.adapter import Adapter
 from .models.sites import DEFAULT_SITE
@@ -32,21 +45,6 @@ __all__ = ["Add", "Clamp", "Edit", "Mix", "ProjectOut", "Scale", "Selection", "S
 
 EVERYWHERE = where.all()
 EDITABLE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "attn.v")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What an edit sees of one step: which tokens, which rows, and each token's turn.
-
-    Attributes:
-        mask: Bool `[batch pos]`, or None where every token is selected.
-        rows: Long `[batch]`, the rows' indices in what the caller passed.
-        turn: Long `[batch pos]`, how many selected tokens of this row came before this one.
-    """
-
-    mask: Bool[Tensor, "batch pos"] | None
-    rows: Tensor
-    turn: Tensor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -159,14 +157,14 @@ class Add(Edit):
 
     @override
     def rows(self) -> int | None:
-        return _rows(self.vector if self.vector.ndim == 3 else None, self.scale)
+        return row_count(self.vector if self.vector.ndim == 3 else None, self.scale)
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
-        vector = _vector("vector", self.vector, width, adapter)
-        return replace(self, vector=vector, scale=_strength("scale", self.scale, adapter))
+        vector = checked_vector("vector", self.vector, width, adapter)
+        return replace(self, vector=vector, scale=checked_strength("scale", self.scale, adapter))
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
-        added = stream + _per_row(self.scale, selection) * _aligned(self.vector, stream, selection)
+        added = stream + per_row(self.scale, selection) * aligned(self.vector, stream, selection)
         if not self.preserve_norm:
             return added
         before, after = stream.norm(dim=-1, keepdim=True), added.norm(dim=-1, keepdim=True)
@@ -174,7 +172,7 @@ class Add(Edit):
         return added * (before / torch.where(after == 0, 1.0, after))
 
     def _picked(self, selection: Selection) -> Tensor | None:
-        return _within(super()._picked(selection), self.vector, selection)
+        return within(super()._picked(selection), self.vector, selection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,21 +187,23 @@ class Mix(Edit):
 
     @override
     def rows(self) -> int | None:
-        return _rows(self.vector if self.vector.ndim == 3 else None, self.weight)
+        return row_count(self.vector if self.vector.ndim == 3 else None, self.weight)
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
-        weight = _strength("weight", self.weight, adapter)
+        weight = checked_strength("weight", self.weight, adapter)
         values = torch.as_tensor(weight)
         if bool(((values < 0) | (values > 1)).any()):
             raise ArgumentError(f"weight={self.weight!r}: between 0 and 1.")
-        return replace(self, vector=_vector("vector", self.vector, width, adapter), weight=weight)
+        return replace(
+            self, vector=checked_vector("vector", self.vector, width, adapter), weight=weight
+        )
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
-        weight = _per_row(self.weight, selection)
-        return (1 - weight) * stream + weight * _aligned(self.vector, stream, selection)
+        weight = per_row(self.weight, selection)
+        return (1 - weight) * stream + weight * aligned(self.vector, stream, selection)
 
     def _picked(self, selection: Selection) -> Tensor | None:
-        return _within(super()._picked(selection), self.vector, selection)
+        return within(super()._picked(selection), self.vector, selection)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -218,14 +218,14 @@ class Scale(Edit):
 
     @override
     def rows(self) -> int | None:
-        return _rows(None, self.factor)
+        return row_count(None, self.factor)
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
-        dim = _dims(self.dim, width)
-        return replace(self, factor=_strength("factor", self.factor, adapter), dim=dim)
+        dim = checked_dims(self.dim, width)
+        return replace(self, factor=checked_strength("factor", self.factor, adapter), dim=dim)
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
-        return _only(self.dim, stream, stream * _per_row(self.factor, selection))
+        return only_dims(self.dim, stream, stream * per_row(self.factor, selection))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -241,28 +241,28 @@ class Set(Edit):
     @override
     def rows(self) -> int | None:
         table = self.value if isinstance(self.value, Tensor) and self.value.ndim == 3 else None
-        return _rows(table, None)
+        return row_count(table, None)
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
-        dim = _dims(self.dim, width)
+        dim = checked_dims(self.dim, width)
         count = width if dim is None else len(dim)
-        value = _tensor("value", self.value)
+        value = checked_tensor("value", self.value)
         if value.ndim == 0:
             value = value.expand(count)
-        return replace(self, value=_vector("value", value, count, adapter), dim=dim)
+        return replace(self, value=checked_vector("value", value, count, adapter), dim=dim)
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
         assert isinstance(self.value, Tensor)
         if self.dim is None:
-            return _aligned(self.value, stream, selection).expand_as(stream)
-        part = stream[..., list(_chosen(self.dim))]
-        part = _aligned(self.value, part, selection).expand_as(part)
-        index = torch.tensor(_chosen(self.dim), device=stream.device).expand(part.shape)
+            return aligned(self.value, stream, selection).expand_as(stream)
+        part = stream[..., list(as_dims(self.dim))]
+        part = aligned(self.value, part, selection).expand_as(part)
+        index = torch.tensor(as_dims(self.dim), device=stream.device).expand(part.shape)
         return stream.scatter(-1, index, part)
 
     def _picked(self, selection: Selection) -> Tensor | None:
         assert isinstance(self.value, Tensor)
-        return _within(super()._picked(selection), self.value, selection)
+        return within(super()._picked(selection), self.value, selection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +272,9 @@ class ProjectOut(Edit):
     vector: Tensor
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
-        return replace(self, vector=_direction(self, self.vector, width, adapter))
+        return replace(
+            self, vector=checked_direction(type(self).__name__, self.vector, width, adapter)
+        )
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
         unit = self.vector.to(stream.dtype)
@@ -292,109 +294,13 @@ class Clamp(Edit):
 
     @override
     def rows(self) -> int | None:
-        return _rows(None, self.value)
+        return row_count(None, self.value)
 
     def _bind(self, adapter: Adapter, width: int) -> Edit:
-        vector = _direction(self, self.vector, width, adapter)
-        return replace(self, vector=vector, value=_strength("value", self.value, adapter))
+        vector = checked_direction(type(self).__name__, self.vector, width, adapter)
+        return replace(self, vector=vector, value=checked_strength("value", self.value, adapter))
 
     def _change(self, stream: Tensor, selection: Selection) -> Tensor:
         unit = self.vector.to(stream.dtype)
         component = (stream @ unit)[..., None]
-        return stream + (_per_row(self.value, selection) - component) * unit
-
-
-# ---- shared pieces ---------------------------------------------------------------------------
-
-
-def _vector(name: str, given: Any, width: int, adapter: Adapter) -> Tensor:
-    vector = _tensor(name, given)
-    if vector.ndim not in (1, 2, 3) or vector.shape[-1] != width:
-        raise ArgumentError(
-            f"{name} has shape {tuple(vector.shape)}; at this site it needs [{width}], "
-            f"[tokens, {width}] or [batch, tokens, {width}]."
-        )
-    if not bool(torch.isfinite(vector).all()):
-        raise ArgumentError(f"{name} holds NaN or infinity.")
-    # At least float32: half-precision vectors meet the stream in float32, doubles stay doubles.
-    dtype = torch.promote_types(vector.dtype, torch.float32)
-    return vector.to(device=adapter.device, dtype=dtype)
-
-
-def _direction(edit: Edit, given: Any, width: int, adapter: Adapter) -> Tensor:
-    vector = _vector("vector", given, width, adapter)
-    if vector.ndim != 1 or float(vector.norm()) == 0.0:
-        raise ArgumentError(f"vector: {type(edit).__name__} takes one direction that is not zero.")
-    return vector / vector.norm()
-
-
-def _strength(name: str, given: float | Tensor, adapter: Adapter) -> float | Tensor:
-    values = _tensor(name, given)
-    if values.ndim > 1 or values.dtype == torch.bool or not bool(torch.isfinite(values).all()):
-        raise ArgumentError(f"{name}={given!r}: a finite number, or one for each text.")
-    return values.to(adapter.device) if values.ndim or isinstance(given, Tensor) else float(values)
-
-
-def _tensor(name: str, given: Any) -> Tensor:
-    try:
-        return torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(f"{name}={given!r}: numbers or a tensor.") from error
-
-
-def _dims(dim: int | Sequence[int] | None, width: int) -> tuple[int, ...] | None:
-    if dim is None:
-        return None
-    values = dim.tolist() if isinstance(dim, Tensor | np.ndarray) else dim
-    found = (values,) if isinstance(values, int) or not isinstance(values, Sequence) else values
-    whole = [d for d in found if isinstance(d, int | np.integer) and not isinstance(d, bool)]
-    inside = all(0 <= d < width for d in whole)
-    if not whole or len(whole) < len(found) or not inside or len(set(whole)) < len(whole):
-        raise ArgumentError(f"dim={dim!r}: this site has dimensions 0 to {width - 1}.")
-    return tuple(int(d) for d in whole)
-
-
-def _chosen(dim: int | Sequence[int]) -> tuple[int, ...]:
-    return (dim,) if isinstance(dim, int) else tuple(dim)
-
-
-def _rows(table: Tensor | None, strength: float | Tensor | None) -> int | None:
-    if table is not None:
-        return table.shape[0]
-    if isinstance(strength, Tensor) and strength.ndim == 1:
-        return strength.shape[0]
-    return None
-
-
-def _per_row(strength: float | Tensor, selection: Selection) -> float | Tensor:
-    """A strength that broadcasts over `[batch pos width]`."""
-    if isinstance(strength, Tensor) and strength.ndim == 1:
-        return strength[selection.rows][:, None, None]
-    return strength
-
-
-def _aligned(vector: Tensor, stream: Tensor, selection: Selection) -> Tensor:
-    """The row of the vector that each token takes, in the stream's dtype."""
-    vector = vector.to(stream.dtype)
-    if vector.ndim == 1:
-        return vector
-    turn = selection.turn.clamp(max=vector.shape[-2] - 1)
-    if vector.ndim == 2:
-        return vector[turn]
-    return vector[selection.rows[:, None], turn]
-
-
-def _within(picked: Tensor | None, vector: Tensor, selection: Selection) -> Tensor | None:
-    """A table with k rows ends after the k-th selected token."""
-    if vector.ndim == 1:
-        return picked
-    inside = (selection.turn < vector.shape[-2])[..., None]
-    return inside if picked is None else picked & inside
-
-
-def _only(dim: Any, stream: Tensor, changed: Tensor) -> Tensor:
-    if dim is None:
-        return changed
-    chosen = torch.zeros(stream.shape[-1], dtype=torch.bool, device=stream.device)
-    chosen[list(_chosen(dim))] = True
-    return torch.where(chosen, changed, stream)
+        return stream + (per_row(self.value, selection) - component) * unit
