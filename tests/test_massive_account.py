@@ -13,7 +13,14 @@ from tolerance import close
 from torch import nn
 
 import lensprobe as lp
-from lensprobe.massive.training.account import Account, dot, laid_out, splits, step_parts
+from lensprobe.massive.training.account import (
+    Account,
+    exact_dot,
+    in_memory_order,
+    laid_out,
+    splits,
+    step_parts,
+)
 from lensprobe.massive.training.place import Place, Prefix
 from lensprobe.massive.training.writer import View, Writer, find_writer
 from lensprobe.models.adapter import adapter_for
@@ -160,20 +167,32 @@ def test_an_unknown_optimizer_is_not_guessed_at():
     assert splits([torch.optim.SGD([weight()], 0.1), torch.optim.AdamW([weight()])])
 
 
+def dot(left, right):
+    return exact_dot(left.flatten(), right.flatten())
+
+
 def test_a_dot_product_is_exact_enough_to_be_differenced():
-    large = 1e4 * torch.randn(3, 400_000, generator=torch.Generator().manual_seed(0))
+    large = 1e4 * torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
     unit = torch.ones_like(large)
     moved = large.clone()
-    moved[1, 7] += 0.5
-    assert abs(dot(unit, moved) - dot(unit, large) - float(moved[1, 7] - large[1, 7])) < 1e-6
-    assert dot(large, unit) == pytest.approx(float(large.double().sum()), abs=1e-5)
-    turned = large.T
-    assert dot(turned, unit.T) == pytest.approx(dot(large, unit), rel=1e-12)
+    moved[7] += 0.5
+    assert abs(dot(unit, moved) - dot(unit, large) - float(moved[7] - large[7])) < 1e-6
+
+
+def test_memory_order_is_shared_and_whole():
+    turned = torch.arange(12.0).view(3, 4).T
+    flat = in_memory_order(turned)
+    assert flat.tolist() == list(range(12))
+    part = torch.arange(24.0).view(2, 3, 4)[1]
+    assert in_memory_order(part).tolist() == list(range(12, 24))
+    flat[5] = -1.0
+    assert turned[1, 1] == -1.0
 
 
 def test_a_view_finds_its_numbers_in_any_layout():
     parameter = nn.Parameter(torch.arange(12.0).view(3, 4).T)
     view = View("w", 4, 1, 4)
+    assert view.index(torch.device("cpu")).tolist() == [4, 5, 6, 7]
     assert view.of(parameter.detach()).tolist() == [4.0, 5.0, 6.0, 7.0]
     elsewhere = parameter.detach().contiguous()
     assert view.of(laid_out(elsewhere, parameter)).tolist() == [4.0, 5.0, 6.0, 7.0]
@@ -265,6 +284,17 @@ def test_the_account_sums_to_the_predicted_change(exact, name):
     )
     close(sum(inside), expected, "residual")
     assert {s.tensor for s in shares if s.kind == "writer"} == {column.tensor}
+
+
+def test_small_pieces_and_few_entries_change_nothing(exact, monkeypatch):
+    whole = accounted(exact, OPTIMIZERS["adamw"])[0]
+    monkeypatch.setattr("lensprobe.massive.training.account.CHUNK", 7)
+    monkeypatch.setattr("lensprobe.massive.training.account.SPARSE", 2.0)
+    pieces = accounted(exact, OPTIMIZERS["adamw"])[0]
+    assert [(s.tensor, s.kind, s.component) for s in pieces] == [
+        (s.tensor, s.kind, s.component) for s in whole
+    ]
+    close([s.value for s in pieces], [s.value for s in whole], "residual")
 
 
 def test_what_is_not_a_sum_is_listed_as_one_update(exact):

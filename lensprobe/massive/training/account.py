@@ -28,7 +28,7 @@ is in it. What floating point leaves between the sum of the parts and the true s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,10 @@ from .writer import Writer
 __all__ = ["COMPONENTS", "Account", "Parts", "Share", "splits", "step_parts"]
 
 COMPONENTS = ("gradient", "momentum", "decay", "update", "rounding")
-CHUNK = 2**20
+CHUNK = 2**15
+"""Numbers that are worked on at once: few enough to stay in a processor's cache."""
+SPARSE = 0.25
+"""Share of a gradient's entries below which only those that are not zero are looked at."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,49 @@ class Parts:
     whole: bool
 
 
+@dataclass(frozen=True)
+class _Entries:
+    """Some numbers of a weight, with the same numbers of its gradient and of what is remembered."""
+
+    weight: Tensor
+    gradient: Tensor
+    state: Mapping[str, Any]
+
+    def __getitem__(self, index: Any) -> _Entries:
+        shape = self.weight.shape
+        return _Entries(
+            self.weight[index],
+            self.gradient[index],
+            {k: v[index] if _like(v, shape) else v for k, v in self.state.items()},
+        )
+
+
+def _like(value: Any, shape: torch.Size) -> bool:
+    return isinstance(value, Tensor) and value.shape == shape
+
+
 @torch.no_grad()
 def step_parts(optimizer: Optimizer, group: Mapping[str, Any], weight: nn.Parameter) -> Parts:
     """The terms of the step that `optimizer.step()` would take on this weight now.
 
     Its gradient must be in `weight.grad`. Nothing is changed.
     """
-    split = _SPLITS.get(type(optimizer))
-    if split is None or weight.grad is None:
+    if weight.grad is None:
+        return Parts({}, False)
+    state = optimizer.state.get(weight, {})
+    return _parts(type(optimizer), group, _Entries(weight.detach(), weight.grad, state))
+
+
+def _parts(kind: type, group: Mapping[str, Any], entries: _Entries) -> Parts:
+    split = _SPLITS.get(kind)
+    if split is None:
         return Parts({}, False)
     # Half precision is too coarse to take a step apart in.
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    gradient = weight.grad.to(dtype)
+    dtype = torch.promote_types(entries.weight.dtype, torch.float32)
+    gradient = entries.gradient.to(dtype)
     if group.get("maximize"):
         gradient = -gradient
-    return split(group, weight.detach().to(dtype), gradient, optimizer.state.get(weight, {}))
+    return split(group, entries.weight.to(dtype), gradient, entries.state)
 
 
 def splits(optimizers: Sequence[Optimizer]) -> bool:
@@ -104,13 +135,13 @@ def _adam(group: Mapping[str, Any], weight: Tensor, gradient: Tensor, state: Any
     decoupled = bool(group.get("decoupled_weight_decay", True))
     step = float(state.get("step", 0)) + 1
     given = gradient if decoupled or not decay else gradient + decay * weight
-    second = (1 - beta2) * given.square()
-    if "exp_avg_sq" in state:
-        second = second + beta2 * state["exp_avg_sq"].to(gradient)
+    held = state.get("exp_avg_sq")
+    second = torch.zeros_like(given) if held is None else held.to(given) * beta2
+    second.addcmul_(given, given, value=1 - beta2)
     if group.get("amsgrad") and "max_exp_avg_sq" in state:
-        second = torch.maximum(second, state["max_exp_avg_sq"].to(gradient))
-    scale = -rate / (1 - beta1**step)
-    inverse = scale / (second.sqrt() / (1 - beta2**step) ** 0.5 + eps)
+        second = torch.maximum(second, state["max_exp_avg_sq"].to(given))
+    bottom = second.sqrt_().div_((1 - beta2**step) ** 0.5).add_(eps)
+    inverse = bottom.reciprocal_().mul_(-rate / (1 - beta1**step))
     terms = {"gradient": (1 - beta1) * gradient * inverse}
     if beta1 and "exp_avg" in state:
         terms["momentum"] = beta1 * state["exp_avg"].to(gradient) * inverse
@@ -167,6 +198,7 @@ class Account:
         writer: whose entries are listed apart.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         gradient: Mapping[str, Tensor],
@@ -174,11 +206,9 @@ class Account:
         optimizers: Sequence[Optimizer],
         writer: Writer | None,
     ) -> None:
-        self.gradient = gradient
         self.weights = weights
-        self.writer = writer
-        self.terms: dict[tuple[str, str], dict[str, float]] = {}
-        self.before: dict[tuple[str, str], float] = {}
+        self.slopes: dict[tuple[str, str], _Slope] = {}
+        self.dots: dict[tuple[str, str], dict[str, float]] = {}
         self.whole: dict[str, bool] = {}
         groups = {
             id(weight): (optimizer, group)
@@ -186,56 +216,119 @@ class Account:
             for group in optimizer.param_groups
             for weight in group["params"]
         }
-        for name in gradient:
+        for name, slope in gradient.items():
             weight = weights[name]
             if weight.grad is None or id(weight) not in groups:
                 continue
-            parts = step_parts(*groups[id(weight)], weight)
-            self.whole[name] = parts.whole
-            for kind, dots in self._dots(name, {**parts.terms, "": weight.detach()}).items():
-                self.before[name, kind] = dots.pop("")
-                self.terms[name, kind] = dots
+            optimizer, group = groups[id(weight)]
+            entries = _in_memory_order(weight, optimizer.state.get(weight, {}))
+            flat = in_memory_order(laid_out(slope, weight))
+            self.slopes[name, ""] = _Slope.of(flat)
+            if writer is not None and writer.view.tensor == name:
+                self.slopes[name, "writer"] = _Slope(flat, writer.view.index(flat.device))
+            for kind in ("", "writer"):
+                if (name, kind) in self.slopes:
+                    self.dots[name, kind] = self._dots(name, kind, type(optimizer), group, entries)
 
+    @torch.no_grad()
     def close(self) -> list[Share]:
         """The shares of the step that has been taken since."""
         found = []
-        for name in self.whole:
-            rest = "rounding" if self.whole[name] else "update"
-            for kind, dots in self._dots(name, {"": self.weights[name].detach()}).items():
-                terms = self.terms[name, kind]
-                moved = dots[""] - self.before[name, kind]
-                shares = {**terms, rest: moved - sum(terms.values())}
-                found += [
-                    Share(name, kind, component, value) for component, value in shares.items()
-                ]
+        for name, whole in self.whole.items():
+            rest = "rounding" if whole else "update"
+            flat = in_memory_order(self.weights[name].detach())
+            parts = {}
+            for kind in ("", "writer"):
+                if (name, kind) in self.slopes:
+                    terms = dict(self.dots[name, kind])
+                    moved = self.slopes[name, kind].dot(flat) - terms.pop(WEIGHT)
+                    parts[kind] = {**terms, rest: moved - sum(terms.values())}
+            # The writer's entries are taken out of the tensor they lie in.
+            own = parts.get("writer")
+            other = {key: value - (own[key] if own else 0.0) for key, value in parts[""].items()}
+            for kind, shares in (("writer", own or {}), ("other", other)):
+                found += [Share(name, kind, part, value) for part, value in shares.items()]
         return found
 
-    def _dots(self, name: str, terms: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-        """⟨∇v, term⟩ of each term, over the entries of the writer and over the others."""
-        gradient = self.gradient[name]
-        whole = {term: dot(gradient, values) for term, values in terms.items()}
-        if self.writer is None or self.writer.view.tensor != name:
-            return {"other": whole}
-        of, like = self.writer.view.of, self.weights[name]
-        own = {
-            term: dot(of(laid_out(gradient, like)), of(laid_out(values, like)))
-            for term, values in terms.items()
-        }
-        return {"writer": own, "other": {term: whole[term] - own[term] for term in whole}}
+    def _dots(
+        self, name: str, kind: str, optimizer: type, group: Mapping[str, Any], entries: _Entries
+    ) -> dict[str, float]:
+        """⟨∇v, term⟩ of each term of the step to come, and of the weight itself."""
+        total: dict[str, float] = {}
+
+        def add(slope: Tensor, chosen: _Entries) -> None:
+            parts = _parts(optimizer, group, chosen)
+            self.whole[name] = parts.whole
+            wide = slope.double()
+            for term, values in {**parts.terms, WEIGHT: chosen.weight}.items():
+                total[term] = total.get(term, 0.0) + exact_dot(wide, values)
+
+        self.slopes[name, kind].each(entries, add)
+        return total
 
 
-def dot(left: Tensor, right: Tensor) -> float:
-    """⟨left, right⟩ in float64, in which the product of two float32 numbers is exact.
+WEIGHT = "weight"
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """∇v over the memory of one weight, or over some entries of it."""
+
+    flat: Tensor
+    index: Tensor | None
+
+    @classmethod
+    def of(cls, flat: Tensor) -> _Slope:
+        """All entries, or where most are zero (an embedding's) those that are not."""
+        if int(torch.count_nonzero(flat)) >= SPARSE * len(flat):
+            return cls(flat, None)
+        return cls(flat, flat.nonzero()[:, 0])
+
+    def each(self, entries: _Entries, work: Callable[[Tensor, _Entries], None]) -> None:
+        """`work` on pieces that fit in a cache."""
+        count = len(self.flat) if self.index is None else len(self.index)
+        # At least once: what a step consists of is known even where nothing depends on it.
+        for begin in range(0, max(1, count), CHUNK):
+            piece = slice(begin, begin + CHUNK)
+            chosen = piece if self.index is None else self.index[piece]
+            work(self.flat[chosen], entries[chosen])
+
+    def dot(self, flat: Tensor) -> float:
+        """⟨∇v, values⟩, float64."""
+        total = 0.0
+
+        def add(slope: Tensor, chosen: _Entries) -> None:
+            nonlocal total
+            total += exact_dot(slope, chosen.weight)
+
+        self.each(_Entries(flat, flat, {}), add)
+        return total
+
+
+def exact_dot(left: Tensor, right: Tensor) -> float:
+    """⟨left, right⟩ of vectors in float64, in which the product of two float32 numbers is exact.
 
     So exact that the small difference of two such products over all weights still is.
     """
-    if left.stride() != right.stride() or not left.is_contiguous():
-        left, right = left.contiguous(), right.contiguous()
-    total = 0.0
-    pieces = zip(left.view(-1).split(CHUNK), right.view(-1).split(CHUNK), strict=True)
-    for one, other in pieces:
-        total += float(torch.dot(one.double(), other.double()))
-    return total
+    return float(torch.dot(left.double(), right.double()))
+
+
+def _in_memory_order(weight: nn.Parameter, state: Mapping[str, Any]) -> _Entries:
+    """A weight, its gradient and its moments as vectors, entry by entry as they lie in memory."""
+    assert weight.grad is not None
+    return _Entries(
+        in_memory_order(weight.detach()),
+        in_memory_order(laid_out(weight.grad, weight)),
+        {
+            key: in_memory_order(laid_out(value, weight)) if _like(value, weight.shape) else value
+            for key, value in state.items()
+        },
+    )
+
+
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """A dense tensor as a vector that shares its memory, whatever the order of its axes."""
+    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
 
 
 def laid_out(values: Tensor, like: Tensor) -> Tensor:

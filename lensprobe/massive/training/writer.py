@@ -43,6 +43,10 @@ class View:
         """The same numbers of a tensor laid out as the parameter is, `[size]`, sharing its memory."""
         return like.as_strided((self.size,), (self.stride,), like.storage_offset() + self.offset)
 
+    def index(self, device: torch.device) -> Tensor:
+        """Where they are in the parameter's memory, counted in numbers, `[size]`."""
+        return self.offset + self.stride * torch.arange(self.size, device=device)
+
 
 @dataclass(frozen=True)
 class Writer:
