@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from .axes import finite, rows_of
 from .facets import facets, on
 from .steering_cost import tokens, tradeoff
+from .steering_parts import band
 from .steering_wording import (
     NAMES,
     chosen_layers,
@@ -127,7 +127,16 @@ def curves(
         for index, layer in enumerate(drawn):
             rows = rows_of(frame, group=group, layer=layer).sort_values(by=["scale"])
             colour = look.theme.lines[index % len(look.theme.lines)]
-            traces += _curve(with_ends(rows), layer, colour, panel, legend=panel == 0)
+            traces += band(
+                with_ends(rows),
+                "scale",
+                f"layer {layer}",
+                colour,
+                hover=f"<b>layer {layer}, scale %{{x}}</b><br>%{{y:.4~g}} "
+                "[%{customdata[0]:.4~g}, %{customdata[1]:.4~g}]",
+                panel=panel,
+                legend=panel == 0,
+            )
         traces.append(_unsteered(scales, float(plain["value"]), look, panel))
     words = Words(
         title=f"Dose and response: {NAMES[chosen]}",
@@ -151,34 +160,6 @@ def curves(
         showlegend=True,
         **facets(groups, look, xaxis, yaxis),
     )
-
-
-def _curve(
-    rows: pd.DataFrame, layer: int, colour: str, panel: int, *, legend: bool
-) -> list[go.Scatter]:
-    x, name = finite(rows["scale"]), f"layer {layer}"
-    shared = {"x": x, "legendgroup": name, **on(panel)}
-    clear = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    fill = f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.15)"
-    ends = np.stack([rows[n].to_numpy(dtype=float) for n in ("low", "high")], axis=-1)
-    return [
-        go.Scatter(y=finite(rows["high"]), **shared, **clear),
-        go.Scatter(y=finite(rows["low"]), fill="tonexty", fillcolor=fill, **shared, **clear),
-        go.Scatter(
-            y=finite(rows["value"]),
-            name=name,
-            mode="lines+markers",
-            line={"color": colour, "width": 2},
-            marker={"size": 6, "color": colour},
-            showlegend=legend,
-            customdata=np.nan_to_num(ends).tolist(),
-            hovertemplate=(
-                f"<b>layer {layer}, scale %{{x}}</b><br>%{{y:.4~g}} "
-                "[%{customdata[0]:.4~g}, %{customdata[1]:.4~g}]<extra></extra>"
-            ),
-            **shared,
-        ),
-    ]
 
 
 def _unsteered(scales: list[float], value: float, look: Look, panel: int) -> go.Scatter:

@@ -17,12 +17,9 @@ from ..tokens import token_strings
 from .citations import ACTADD, CAA
 
 if TYPE_CHECKING:
-    from .sweep import _Run
+    from .sweep_run import Run
 
-__all__ = ["MEASURES", "Sweep", "sweep_result"]
-
-MEASURES = {"questions": ("probability", "log_odds", "kl"), "texts": ("loss", "kl")}
-"""What is measured on each kind of document; a loss also gives its perplexity and ratio."""
+__all__ = ["Sweep", "sweep_result"]
 
 MOVED = 8
 """Tokens that are kept for each layer and scale, in each direction."""
@@ -84,7 +81,7 @@ class Sweep(Result):
 
 
 def sweep_result(
-    adapter: Adapter, runs: Sequence[_Run], wanted: Sequence[str], provenance: dict[str, Any]
+    adapter: Adapter, runs: Sequence[Run], wanted: Sequence[str], provenance: dict[str, Any]
 ) -> Sweep:
     """Tables of the finished documents of each run."""
     effects, plain, documents, tokens = [], [], [], []
@@ -120,7 +117,7 @@ class _Cells:
 
     def __init__(
         self,
-        run: _Run,
+        run: Run,
         measure: str,
         sums: np.ndarray,
         plain: np.ndarray,
@@ -193,7 +190,7 @@ class _Cells:
         )
 
 
-def _moved(adapter: Adapter, run: _Run) -> pd.DataFrame:
+def _moved(adapter: Adapter, run: Run) -> pd.DataFrame:
     assert run.moved is not None and run.after is not None
     count = len(run.outcome.answers)
     tokenizer = getattr(adapter.model, "tokenizer", None)
