@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .anatomy import anatomy
 from .anatomy_result import Anatomy
+from .gradient import gradient
+from .gradient_result import Gradient
+from .rescale import Rescale, rescale
 from .result import Finding, MassiveScan
 from .scan import scan
 from .tokens import tokens
@@ -27,8 +30,10 @@ __all__ = [
     "CheckpointSeries",
     "Finding",
     "FreezeMoment",
+    "Gradient",
     "MassiveScan",
     "Recipe",
+    "Rescale",
     "ScaleMoment",
     "TokenStudy",
     "TrainingWatch",
@@ -36,7 +41,9 @@ __all__ = [
     "WarmStart",
     "ZeroMoment",
     "anatomy",
+    "gradient",
     "over_checkpoints",
+    "rescale",
     "scan",
     "tokens",
     "train_and_watch",

@@ -27,6 +27,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.editing": ("resid_post",),
     "lp.chat": ("chat template",),
     "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
+    "lp.massive.gradient": ("resid_post", "attn.k", "attn.v", "attn.z", "attn.pattern"),
+    "lp.massive.rescale": ("resid_post", "attn.v", "attn.pattern"),
     "lp.massive.scan": ("resid_post",),
     "lp.massive.train_and_watch": ("weights", "resid_post"),
     "lp.massive.tokens": ("resid_post", "attn.pattern"),

@@ -7,27 +7,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from ..citations import GU, GUO
 from ..results import Result
 
 __all__ = ["SinkScan"]
-
-GU = """@inproceedings{gu2025attention,
-  title = {When Attention Sink Emerges in Language Models: An Empirical View},
-  author = {Gu, Xiangming and Pang, Tianyu and Du, Chao and Liu, Qian and Zhang, Fengzhuo and
-            Du, Cunxiao and Wang, Ye and Lin, Min},
-  booktitle = {International Conference on Learning Representations (ICLR)},
-  year = {2025},
-  eprint = {2410.10781},
-  archivePrefix = {arXiv}
-}"""
-GUO = """@article{guo2024active,
-  title = {Active-Dormant Attention Heads: Mechanistically Demystifying Extreme-Token Phenomena in
-           LLMs},
-  author = {Guo, Tianyu and Pai, Druv and Bai, Yu and Jiao, Jiantao and Jordan, Michael I. and
-            Mei, Song},
-  journal = {arXiv preprint arXiv:2410.13835},
-  year = {2024}
-}"""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -1,0 +1,225 @@
+"""What edited runs are compared in: losses, divergence, and how heads use one position.
+
+A `Comparison` reads a batch once, plain, and lets edited runs branch off it (`running.fanning`). Every
+number is kept by sequence, so that intervals can be over documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..edits import Edit
+from ..errors import ModelError
+from ..models.adapter import Adapter
+from ..models.weights import weights_of
+from ..running.fanning import Fan
+from ..running.measures import divergence, log_probs
+from ..running.session import Hook
+from ..tokens import Encoded, TokenBatch
+
+__all__ = ["Comparison", "Measured", "Meter", "joined_runs"]
+
+BY_RUN = ("loss", "kl", "attention", "value_norm", "other_norm")
+UNREAD = "the weights cannot be read as numbers, so that the norms of v · W_O are left out"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some runs of some sequences, float64.
+
+    Attributes:
+        loss, kl: `[row run]`, nats summed over the predicted tokens.
+        count: `[row]`, how many tokens that is.
+        attention: `[row run layer head]`, mean over queries from the position on.
+        value_norm, other_norm: `[row run layer head]`, norm of v · W_O at the position, and its mean
+            over the tokens after it.
+    """
+
+    loss: np.ndarray
+    kl: np.ndarray
+    count: np.ndarray
+    attention: np.ndarray
+    value_norm: np.ndarray
+    other_norm: np.ndarray
+
+    def run(self, index: int) -> Measured:
+        """One of the runs, its axis kept."""
+        return replace(self, **{k: vars(self)[k][:, index : index + 1] for k in BY_RUN})
+
+    def rows(self) -> list[Measured]:
+        """The sequences one by one, without their axis."""
+        return [Measured(**{k: v[i] for k, v in vars(self).items()}) for i in range(len(self.loss))]
+
+
+def joined_runs(parts: Sequence[Measured]) -> Measured:
+    """Runs of the same sequences side by side."""
+    joined = {k: np.concatenate([vars(p)[k] for p in parts], 1) for k in BY_RUN}
+    return Measured(count=parts[0].count, **joined)
+
+
+class Meter:
+    """Where heads are read, and what turns a value vector into what a head writes of it.
+
+    Attributes:
+        notes: what could not be read.
+    """
+
+    def __init__(self, adapter: Adapter, position: int) -> None:
+        self.adapter = adapter
+        self.position = position
+        layers = range(adapter.n_layers)
+        self.patterns = {n: adapter.hook_name("attn.pattern", n) for n in layers}
+        self.values = {n: adapter.hook_name("attn.v", n) for n in layers}
+        self.notes: list[str] = []
+        try:
+            weights = weights_of(adapter)
+            self.outputs = [_triangular(weights.attention(n).matrix, adapter) for n in layers]
+        except ModelError:
+            self.outputs = None
+            self.notes.append(UNREAD)
+
+    def watch(self, batch: TokenBatch, times: int) -> _Watch:
+        """The hooks of one pass over a batch whose rows are there `times` times each."""
+        return _Watch(self, batch, times)
+
+
+@torch.no_grad()
+def _triangular(matrix: Tensor, adapter: Adapter) -> Float[Tensor, "head width d_head"]:
+    """R of each head's `W_O`: `R v` has the norm of `v · W_O`, at `d_head` numbers a token."""
+    by_head = matrix.detach().float().reshape(adapter.n_heads, adapter.d_head, -1)
+    return torch.linalg.qr(by_head.transpose(1, 2), mode="r").R
+
+
+class _Watch:
+    """What the hooks of one pass have left so far: arrays `[row head]` by layer."""
+
+    def __init__(self, meter: Meter, batch: TokenBatch, times: int) -> None:
+        self.meter = meter
+        self.times = times
+        self.width = batch.ids.shape[1]
+        self.real = batch.mask.repeat_interleave(times, 0)
+        self.attention: dict[int, Tensor] = {}
+        self.norms: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def hooks(self) -> dict[str, Hook]:
+        """For `Fan` and its branches."""
+        found: dict[str, Hook] = {}
+        for n, name in self.meter.patterns.items():
+            found[name] = lambda x, n=n: self._pattern(n, x)
+        if self.meter.outputs is not None:
+            for n, name in self.meter.values.items():
+                found[name] = lambda x, n=n: self._value(n, x)
+        return found
+
+    def _counted(self, columns: int, begin: int, device: torch.device) -> Tensor:
+        """Which of the last `columns` tokens are real and stand at `begin` or after."""
+        place = torch.arange(self.width - columns, self.width, device=device)
+        return self.real.to(device)[:, self.width - columns :] & (place >= begin)
+
+    def _pattern(self, layer: int, pattern: Tensor) -> None:
+        paid = pattern.detach()[..., self.meter.position].float()
+        counted = self._counted(paid.shape[2], self.meter.position, paid.device)
+        # where, because rows of pads may hold anything, NaN too.
+        total = torch.where(counted[:, None], paid, 0.0).sum(2)
+        self.attention[layer] = (total / counted.sum(1)[:, None]).double().cpu()
+
+    def _value(self, layer: int, value: Tensor) -> None:
+        adapter, position = self.meter.adapter, self.meter.position
+        assert self.meter.outputs is not None
+        v = value.detach().flatten(2).unflatten(-1, (adapter.n_kv_heads, -1)).float()
+        v = v.repeat_interleave(adapter.n_heads // adapter.n_kv_heads, dim=2)
+        written = torch.einsum("rthd,hwd->rthw", v, self.meter.outputs[layer].to(v.device))
+        norms = written.norm(dim=-1)
+        own = norms[:, position - self.width + v.shape[1]]
+        later = self._counted(v.shape[1], position + 1, v.device)
+        others = torch.where(later[..., None], norms, 0.0).sum(1) / later.sum(1)[:, None]
+        self.norms[layer] = own.double().cpu(), others.double().cpu()
+
+    def heads(self, plain: Measured | None) -> dict[str, np.ndarray]:
+        """`[row run layer head]`; layers that did not run are the plain run's."""
+        rows, heads = len(self.real) // self.times, self.meter.adapter.n_heads
+        names = ("attention", "value_norm", "other_norm")
+        shape = (len(self.real), len(self.meter.patterns), heads)
+        found = {name: np.full(shape, np.nan) for name in names}
+        for n in self.meter.patterns:
+            if n in self.attention:
+                found["attention"][:, n] = self.attention[n].numpy()
+            if n in self.norms:
+                found["value_norm"][:, n], found["other_norm"][:, n] = (
+                    x.numpy() for x in self.norms[n]
+                )
+        split = {k: v.reshape(rows, self.times, *shape[1:]) for k, v in found.items()}
+        for name in names if plain is not None else ():
+            below = [n for n in self.meter.patterns if n not in self.attention]
+            split[name][:, :, below] = vars(plain)[name][:, :, below]
+        return split
+
+
+class Comparison:
+    """A batch read plain, and the same batch under edits.
+
+    Only predictions from `position` on are scored: no edit there can change those before it.
+
+    Args:
+        meter: what is read of heads.
+        rows: the sequences.
+        edits: what will be run; see `Fan`.
+        probes: further hooks of the plain run.
+
+    Attributes:
+        plain: the plain run, one run a row.
+        fan: what branches off it.
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        rows: Sequence[Encoded],
+        edits: Sequence[Edit],
+        *,
+        probes: Mapping[str, Hook] | None = None,
+    ) -> None:
+        self.meter = meter
+        # On the right, so that the position is the same column in every row.
+        self.batch = TokenBatch.pad(meter.adapter, rows)
+        watch = meter.watch(self.batch, 1)
+        self.fan = Fan(meter.adapter, self.batch, edits, probes={**watch.hooks, **(probes or {})})
+        first = self.fan.first
+        self.targets = self.batch.ids[:, first + 1 :]
+        place = torch.arange(first, self.batch.ids.shape[1] - 1, device=self.targets.device)
+        self.scored = self.batch.mask[:, first + 1 :] & (place >= meter.position)
+        assert self.fan.logits is not None
+        self.log_plain = log_probs(self.fan.logits[:, :-1])
+        self.plain = self._measured(self.fan.logits, watch, None)
+
+    def run(
+        self, edits: Sequence[Edit], *, times: int = 1, hooks: Mapping[str, Hook] | None = None
+    ) -> Measured:
+        """One branch; see `Fan.run`. `hooks` may write too, from the edits' first block on."""
+        watch = self.meter.watch(self.batch, times)
+        logits = self.fan.run(edits, times=times, probes={**watch.hooks, **(hooks or {})})
+        assert logits is not None
+        return self._measured(logits, watch, self.plain)
+
+    def _measured(self, logits: Tensor, watch: _Watch, plain: Measured | None) -> Measured:
+        rows, times = self.fan.rows, watch.times
+        loss, kl = np.zeros((rows, times)), np.zeros((rows, times))
+        # One run at a time: the float32 copies of all logits at once would be most of the memory.
+        for index, scores in enumerate(logits):
+            row, run = divmod(index, times)
+            mask = self.scored[row]
+            log_plain = self.log_plain[row, mask]
+            edited = log_plain if plain is None else log_probs(scores[:-1][mask])
+            picked = edited.gather(-1, self.targets[row, mask][:, None])
+            loss[row, run] = -float(picked.double().sum())
+            if plain is not None:
+                kl[row, run] = float(divergence(edited, log_plain).double().sum())
+        count = self.scored.sum(1).cpu().numpy().astype(float)
+        return Measured(loss=loss, kl=kl, count=count, **watch.heads(plain))
