@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,7 @@ import torch
 from tolerance import close
 
 import lensprobe as lp
-from lensprobe.errors import ArgumentError, Interrupted, ModelError
+from lensprobe.errors import ArgumentError, Interrupted, ModelError, OutputError
 from lensprobe.massive import Recipe, TrainingWatch, WarmStart, train_and_watch
 from lensprobe.massive.training.material import gather
 from lensprobe.models.adapter import adapter_for
@@ -388,6 +391,24 @@ def test_it_survives_a_file(tiny_gpt2, tmp_path):
     assert "sun2024massive" in seen.cite() and "kingma2015adam" in seen.cite()
 
 
+def test_a_folder_for_a_repository(tiny_gpt2, tmp_path):
+    seen = watched(tiny_gpt2, runs={"a": "adamw", "b": "sgd"})
+    folder = seen.to_folder(tmp_path / "results")
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".parquet"}
+    again = TrainingWatch.from_folder(folder)
+    for table in seen.tables:
+        pd.testing.assert_frame_equal(again.to_frame(table), seen.to_frame(table))
+    assert again.provenance["recipes"] == seen.provenance["recipes"]
+    with pytest.raises(OutputError, match="pass overwrite=True"):
+        seen.to_folder(folder)
+    long = pd.concat([seen.account] * 40, ignore_index=True)
+    dataclasses.replace(seen, account=long).to_folder(folder, overwrite=True)
+    assert TrainingWatch.from_folder(folder).account["value"].dtype == "float32"
+    (folder / "steps.parquet").unlink()
+    with pytest.raises(OutputError, match="holds no result that can be read"):
+        TrainingWatch.from_folder(folder)
+
+
 def test_an_interrupt_hands_over_what_there_is(tiny_gpt2):
     calls = []
 
@@ -494,3 +515,17 @@ def test_an_optimizer_that_moves_at_rate_zero_has_no_warm_start(tiny_gpt2):
 def test_recipes_are_values():
     assert Recipe("sgd", learning_rate=0.1) == Recipe("sgd", learning_rate=0.1)
     assert copy.deepcopy(Recipe()) == Recipe()
+
+
+def test_every_recipe_of_the_grid_runs(tiny_gpt2):
+    path = Path(__file__).parent.parent / "scripts" / "training_grid.py"
+    script = runpy.run_path(str(path))
+    recipes = script["grid"](4)
+    if not hasattr(torch.optim, "Muon"):
+        recipes.pop("Muon")
+    seen = watched(tiny_gpt2, runs=recipes, steps=4, every=2)
+    assert (seen.runs["status"] == "finished").all()
+    assert len(seen.runs) == len(recipes) > 12
+    assert set(script["SHORT"]) <= set(recipes)
+    first = seen.losses[seen.losses["step"] == 1]["loss"]
+    assert first.nunique() == 1

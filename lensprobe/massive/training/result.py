@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+from typing_extensions import Self
 
 from ...citations import GU
 from ...results import Result
 from ..result import SUN
+from .folders import read_folder, write_folder
 
 __all__ = ["TrainingWatch"]
 
@@ -81,6 +85,29 @@ class TrainingWatch(Result):
     runs: pd.DataFrame
     order: pd.DataFrame
     checkpoints: pd.DataFrame
+
+    def to_folder(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write small Parquet files, one a table, and the provenance as JSON beside them.
+
+        For a repository: readable without lensprobe, and by `from_folder`. Tables of more than a few
+        thousand rows are kept in float32.
+
+        Raises:
+            OutputError: the folder holds a result already, or cannot be written.
+        """
+        tables = {name: getattr(self, name) for name in self.tables}
+        return write_folder(folder, tables, self.provenance, overwrite=overwrite)
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Self:
+        """The result that `to_folder` wrote.
+
+        Raises:
+            OutputError: there is none, or it is not whole.
+        """
+        names = [field.name for field in fields(cls) if field.name != "provenance"]
+        tables, provenance = read_folder(folder, tuple(names))
+        return cls(provenance=provenance, **tables)
 
     def contributions(self) -> pd.DataFrame:
         """The account by component alone: `run`, `seed`, `step`, `component`, `value`.
