@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from lensprobe.running.fanning import Fan
 from lensprobe.running.session import Session, prompt_step
 from lensprobe.steering import Question, SteeringVector, SteeringVectors, sweep
 from lensprobe.steering.subjects import subjects
+from lensprobe.steering.sweep_result import _Cells
 
 SCALES = (-2.0, 0.0, 1.5)
 QUESTIONS = [
@@ -163,6 +166,7 @@ def test_perplexity_and_ratio_belong_to_the_loss(decoder):
     assert ratio["value"] == pytest.approx(ppl["value"] / plain)
     assert ratio["low"] <= ratio["value"] <= ratio["high"]
     assert ppl["change"] == pytest.approx(ppl["value"] - plain)
+    assert ppl["change_low"] < ppl["change"] < ppl["change_high"]
     counts = result.documents.query("measure == 'loss'")
     mean = (counts["value"] * counts["count"]).sum() / counts["count"].sum()
     assert loss["value"] == pytest.approx(mean)
@@ -245,6 +249,83 @@ def test_a_sweep_is_saved_summed_up_and_asked_for_its_best(decoder, tmp_path):
         result.best("loss")
 
 
+def test_the_change_in_perplexity_is_resampled_as_a_whole():
+    """Where every loss rises by 0.1, perplexity rises more for documents that are harder."""
+    losses = np.linspace(2.0, 6.0, 40)
+    run = SimpleNamespace(subject=SimpleNamespace(name="a"), vectors={0: None}, scales=(1.0,))
+    cells = _Cells(run, "loss", losses[:, None, None] + 0.1, losses, np.ones(40), 0)
+    _, ppl, ratio = cells.effects()
+    assert ratio["change_low"].iloc[0] == pytest.approx(np.exp(0.1) - 1)
+    assert ppl["change"].iloc[0] == pytest.approx(np.exp(4.1) - np.exp(4.0))
+    assert ppl["change_high"].iloc[0] > 1.3 * ppl["change_low"].iloc[0]
+
+
+def test_documents_that_are_not_finite_are_counted_and_left_out(decoder, monkeypatch):
+    v = vector(decoder)
+    options = {"vector": v, "layers": 1, "scales": [1.0], "batch_tokens": 1}
+    whole = sweep(decoder, QUESTIONS, **options).documents.query("measure == 'kl'")
+    broken = iter([True, False, False])
+    real = Fan.run
+    monkeypatch.setattr(
+        Fan, "run", lambda self, *a, **k: real(self, *a, **k) * (np.nan if next(broken) else 1.0)
+    )
+    result = sweep(decoder, QUESTIONS, **options)
+    kl = cell(result.effects, measure="kl")
+    lost = result.documents.query("measure == 'kl'")["value"].isna().to_numpy()
+    assert kl["count"] == 2 and lost.sum() == 1
+    close(kl["value"], whole["value"].to_numpy()[~lost].mean())
+    assert "questions: kl is not finite somewhere in 1 documents" in result.provenance["notes"]
+
+
+def test_under_hooks_of_the_user_every_run_has_the_callers_rows(decoder):
+    v = vector(decoder)
+    adapter = adapter_for(decoder)
+    point = adapter.point(adapter.hook_name("resid_post", 0))
+    push = vector(decoder, seed=9).add(2.0).vector
+
+    def first_row_only(x, hook):
+        return torch.cat([x[:1] + push, x[1:]])
+
+    seen: list[int] = []
+    point.add_hook(first_row_only)
+    point.add_hook(lambda x, hook: seen.append(len(x)))
+    try:
+        result = sweep(decoder, ["a dog", "a dog"], vector=v, layers=1, scales=[1e-9, 2e-9])
+    finally:
+        point.remove_hooks()
+    assert set(seen) == {2}
+    assert result.effects.query("measure == 'kl'")["value"].max() < 1e-6
+    assert any("nothing was shared" in note for note in result.provenance["notes"])
+
+
+def test_records_are_questions_too(decoder):
+    records = [
+        {
+            "question": item.question,
+            "answer_matching_behavior": item.matching,
+            "answer_not_matching_behavior": item.not_matching,
+        }
+        for item in QUESTIONS
+    ]
+    v = vector(decoder)
+    one = sweep(decoder, records, vector=v, layers=1, scales=[1.0])
+    close(
+        one.effects["value"],
+        sweep(decoder, QUESTIONS, vector=v, layers=1, scales=[1.0]).effects["value"],
+    )
+
+
+@pytest.mark.parametrize("measure", ["all", "kl", ["kl", "tokens"]])
+def test_a_sweep_is_a_page(decoder, tmp_path, measure):
+    texts = {"asks": QUESTIONS, "prose": TEXTS} if measure == "all" else QUESTIONS
+    result = sweep(
+        decoder, texts, vector=vector(decoder), scales=SCALES, layers=[0, 3], measure=measure
+    )
+    page = result.to_html(tmp_path / "sweep.html", js="directory").read_text()
+    assert "What a steering vector does" in page
+    assert f"{adapter_for(decoder).n_layers} layers" in page
+
+
 def test_a_plan_costs_no_sweep(decoder):
     plan = sweep(decoder, TEXTS, vector=vector(decoder), dry_run=True)
     assert plan.summary()["documents"] == 3
@@ -261,7 +342,10 @@ def test_a_plan_costs_no_sweep(decoder):
         ({"layers": [99]}, "layers"),
         ({"measure": "probability"}, "loss"),
         ({"measure": []}, "measure"),
+        ({"measure": None}, "measure"),
         ({"positions": lp.positions.last()}, "compare_persistence"),
+        ({"positions": "all"}, "selector"),
+        ({"positions": lp.positions.at(-1)}, "nothing would be scored"),
         ({"positions": lp.positions.at(50)}, "position 50"),
         ({"batch_tokens": 0}, "batch_tokens"),
     ],

@@ -95,23 +95,33 @@ def _facts(parts: list[Result], facts: dict[str, Any]) -> tuple[Fact, ...]:
     revision = facts.get("revision")
     shapes = [getattr(part, "landscape", np.zeros((0, 0))).shape for part in parts]
     size = [
-        (_count(parts, "layer"), "{} layers"),
-        (_count(parts, "head"), "{} heads each"),
-        (max(shape[1] for shape in shapes), "width {}"),
+        (facts.get("n_layers") or _count(parts, "layer"), "{} layers"),
+        (facts.get("n_heads") or _count(parts, "head"), "{} heads each"),
+        (facts.get("d_model") or max(shape[1] for shape in shapes), "width {}"),
     ]
+    sites = [str(p.provenance["site"]) for p in parts if p.provenance.get("site")]
     text = [f"{facts[key]:,} {key}" for key in ("documents", "tokens") if facts.get(key)]
     lines = [
         ("Model", f"{facts.get('model', '?')}" + (f" @ {revision}" if revision else "")),
         ("Source", str(facts.get("source") or "")),
         ("Size", ", ".join(words.format(count) for count, words in size if count)),
         ("Numbers", ", ".join(str(facts[key]) for key in ("dtype", "device") if facts.get(key))),
-        ("Text", ", ".join(text) + (f" ({facts['texts']})" if facts.get("texts") else "")),
+        ("Text", _texts(text, facts.get("texts"))),
         ("Longest window", _windows(parts)),
         ("First token", _bos(facts.get("bos"))),
-        ("Read at", ", ".join(dict.fromkeys(str(p.provenance.get("site")) for p in parts))),
+        ("Read at", ", ".join(dict.fromkeys(sites))),
         ("Coordinates", _coordinates(str(facts.get("coordinates") or ""))),
     ]
     return tuple(Fact(label, value) for label, value in lines if value)
+
+
+def _texts(counts: list[str], given: Any) -> str:
+    """What was read: counts, and the name of the texts, or how many there are of each group."""
+    if isinstance(given, dict):
+        return ", ".join(f"{name}: {count}" for name, count in given.items())
+    if isinstance(given, int):
+        return ", ".join([*counts, f"{given:,} texts" if given != 1 else "1 text"])
+    return ", ".join(counts) + (f" ({given})" if given else "")
 
 
 def _count(parts: list[Result], column: str) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import ArgumentError
 from ..plot import KINDS
 from ..plot.theme import number
 from ..plot.tokens import visible
@@ -15,7 +16,23 @@ from .parts import Fact, FigurePart, Section, TablePart, figure_part, table_part
 
 __all__ = ["headlines", "leads", "reading", "section"]
 
-TITLES = {"massive.scan": "Massive activations", "sinks.scan": "Attention sinks"}
+TITLES = {
+    "massive.scan": "Massive activations",
+    "massive.trajectory": "A massive activation through the layers",
+    "massive.anatomy": "Anatomy of a massive activation",
+    "massive.tokens": "Which first tokens get a massive activation",
+    "sinks.scan": "Attention sinks",
+    "steering.calibration": "How strong a steering vector must be",
+    "steering.depth": "Once, or at every block",
+    "steering.persistence": "Does an addition stay?",
+    "steering.positions": "Where an addition is made",
+    "steering.sites": "Attention values and the residual stream",
+    "steering.stability": "Does a vector settle with more pairs?",
+    "steering.stacks": "In the encoder or in the decoder",
+    "steering.sweep": "What a steering vector does",
+    "steering.vector": "A steering vector",
+    "steering.vectors": "Steering vectors, layer by layer",
+}
 
 LEADS = {
     "massive.scan": (
@@ -103,10 +120,15 @@ def _worth(name: str, frame: pd.DataFrame) -> bool:
 
 def _figures(result: Result, anchor: str) -> tuple[FigurePart, ...]:
     views = result.plot
-    return tuple(
-        figure_part(f"{anchor}-{name}", getattr(views, name)(), getattr(views, name)(theme="dark"))
-        for name in views.names
-    )
+    parts = []
+    for name in views.names:
+        try:
+            light, dark = (getattr(views, name)(theme=theme) for theme in ("light", "dark"))
+        except ArgumentError:
+            # A view of something that this result was not asked to measure.
+            continue
+        parts.append(figure_part(f"{anchor}-{name}", light, dark))
+    return tuple(parts)
 
 
 def _order(names: list[str]) -> list[str]:

@@ -183,8 +183,13 @@ class Fan:
 
 
 def times_that_fit(fan: Fan, times: int) -> int:
-    """How many strengths may ride on one branch without taking much memory, from 1 to `times`."""
+    """How many strengths may ride on one branch without taking much memory, from 1 to `times`.
+
+    One, where the user has hooks: they must see the caller's rows, each once.
+    """
     adapter = fan.adapter
+    if not fan.shared:
+        return 1
     rows, tail = fan.rows, fan.columns
     outputs = {"all": tail, "last": 1, None: 0}[fan.kept]
     past = fan.first * 2 * adapter.n_layers * adapter.n_kv_heads * adapter.d_head

@@ -11,7 +11,7 @@ from __future__ import annotations
 from .bundle import Bundle, Earliest
 from .counting import Counts, Histogram
 from .covariance import Covariance
-from .intervals import interval
+from .intervals import ends, interval, resampled
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
 from .reservoir import Reservoir
@@ -26,5 +26,7 @@ __all__ = [
     "Moments",
     "Reservoir",
     "TopK",
+    "ends",
     "interval",
+    "resampled",
 ]

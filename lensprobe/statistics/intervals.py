@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-__all__ = ["interval"]
+__all__ = ["ends", "interval", "resampled"]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -39,18 +39,28 @@ def interval(
     >>> float(value), float(low), float(high)
     (1.0, 1.0, 1.0)
     """
+    value, drawn = resampled(sums, counts, seed=seed)
+    return value, *ends(drawn, level=level)
+
+
+def resampled(sums: Any, counts: Any = None, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The value of `interval`, and its resamples float64 `[... resample]`.
+
+    Two calls over the same documents with one seed draw the same resamples, so that anything computed
+    from both, draw by draw, is paired. A cell with fewer than two known documents has NaN draws.
+    """
     totals = np.asarray(sums, dtype=np.float64)
     weights = np.broadcast_to(1.0 if counts is None else counts, totals.shape).astype(np.float64)
     known = np.isfinite(totals) & np.isfinite(weights)
     totals, weights = np.where(known, totals, 0.0), np.where(known, weights, 0.0)
     value = _ratio(totals, weights)
     if totals.shape[-1] < 2:
-        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+        return value, np.full((*value.shape, 1), np.nan)
     with warnings.catch_warnings():
         # A resample may miss every document that a cell knows; such a resample counts for nothing,
         # which is why the ends are read off here and not by scipy.
         warnings.filterwarnings("ignore", category=RuntimeWarning)
-        found = stats.bootstrap(
+        drawn = stats.bootstrap(
             (totals, weights),
             _ratio,
             axis=-1,
@@ -61,11 +71,17 @@ def interval(
             method="percentile",
             rng=np.random.default_rng(seed),
         ).bootstrap_distribution
-        tail = 50.0 * (1.0 - level)
-        low, high = np.nanpercentile(found, [tail, 100.0 - tail], axis=-1)
     # Fewer than two known documents say nothing about the spread between documents.
-    spread = known.sum(-1) > 1
-    return value, np.where(spread, low, np.nan), np.where(spread, high, np.nan)
+    return value, np.where(known.sum(-1)[..., None] > 1, drawn, np.nan)
+
+
+def ends(drawn: np.ndarray, *, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the percentile interval of resamples `[... resample]`; NaN where there are none."""
+    tail = 50.0 * (1.0 - level)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        low, high = np.nanpercentile(drawn, [tail, 100.0 - tail], axis=-1)
+    return low, high
 
 
 def _ratio(totals: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -92,7 +92,12 @@ def _asks(texts: Any) -> bool:
     if isinstance(texts, str | os.PathLike) and str(texts).endswith(".jsonl"):
         _, first = next(records(texts, limit=1)[0], (None, None))
         return isinstance(first, Mapping) and FIELDS["matching"] in first
-    return isinstance(texts, list | tuple) and bool(texts) and isinstance(texts[0], Question)
+    if not isinstance(texts, list | tuple) or not texts:
+        return False
+    first = texts[0]
+    return isinstance(first, Question) or (
+        isinstance(first, Mapping) and FIELDS["matching"] in first
+    )
 
 
 def _subject(

@@ -142,7 +142,7 @@ def _measures(measure: Any, groups: Sequence[Subject]) -> tuple[str, ...]:
     known = {name for group in groups for name in MEASURES["questions" if group.asks else "texts"]}
     if measure == "all":
         return tuple(sorted(known))
-    found = (measure,) if isinstance(measure, str) else tuple(measure)
+    found = (measure,) if isinstance(measure, str) else tuple(measure or ())
     allowed = sorted({*known, "tokens"})
     if not found or not set(found) <= set(allowed):
         raise ArgumentError(

@@ -12,7 +12,7 @@ import pandas as pd
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..results import Result
-from ..statistics import interval
+from ..statistics import ends, interval, resampled
 from ..tokens import token_strings
 from .citations import ACTADD, CAA
 
@@ -32,7 +32,8 @@ class Sweep(Result):
     Attributes:
         effects: one row a group of documents, measure, layer and scale: group, measure, layer,
             scale, value, low, high (95% bootstrap over documents), change, change_low, change_high
-            (paired with the plain run of the same documents). Measures: "probability" and
+            (paired with the plain run of the same documents), count (documents that are finite
+            there; the others are left out, which a note in provenance says). Measures: "probability" and
             "log_odds" of the matching answer, "kl" (steered ‖ plain, nats), "loss" (nats a token),
             "perplexity", "ratio" (its perplexity over the plain one's).
         plain: the unsteered model: group, measure, value, low, high.
@@ -100,10 +101,10 @@ def sweep_result(
         if run.tokens:
             tokens.append(_moved(adapter, run))
     place = ["group", "measure", "layer", "scale"]
-    ends = ["value", "low", "high", "change", "change_low", "change_high"]
+    numbers = ["value", "low", "high", "change", "change_low", "change_high", "count"]
     return Sweep(
-        provenance=provenance,
-        effects=_joined(effects, [*place, *ends]),
+        provenance={**provenance, "notes": [*provenance["notes"], *_lost(documents)]},
+        effects=_joined(effects, [*place, *numbers]),
         plain=_joined(plain, ["group", "measure", "value", "low", "high"]),
         documents=_joined(
             documents, ["group", "measure", "text", "layer", "scale", "value", "count"]
@@ -137,12 +138,17 @@ class _Cells:
         change = interval(self.sums - self.base, self.counts, seed=self.seed)
         frames = [self._frame(self.measure, value, change)]
         if self.measure == "loss":
-            plain = np.exp(self.base.sum() / self.counts.sum())
             ratio = tuple(np.exp(part) for part in change)
-            scaled = tuple(plain * (part - 1) for part in ratio)
-            frames.append(self._frame("perplexity", tuple(map(np.exp, value)), scaled))
+            frames.append(self._frame("perplexity", tuple(map(np.exp, value)), self._lost()))
             frames.append(self._frame("ratio", ratio, tuple(part - 1 for part in ratio)))
         return frames
+
+    def _lost(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The change in perplexity, which is no mean over documents: taken resample by resample."""
+        known = np.where(np.isfinite(self.sums), self.base, np.nan)
+        steered, drawn = resampled(self.sums, self.counts, seed=self.seed)
+        plain, base = resampled(known, self.counts, seed=self.seed)
+        return np.exp(steered) - np.exp(plain), *ends(np.exp(drawn) - np.exp(base))
 
     def plain(self) -> list[pd.DataFrame]:
         """`plain` rows."""
@@ -178,14 +184,15 @@ class _Cells:
     def _frame(self, measure: str, value: Any, change: Any) -> pd.DataFrame:
         layer, scale = np.indices(self.sums.shape[:2]).reshape(2, -1)
         names = ("value", "low", "high", "change", "change_low", "change_high")
-        ends = {n: part.reshape(-1) for n, part in zip(names, (*value, *change), strict=True)}
+        parts = {n: part.reshape(-1) for n, part in zip(names, (*value, *change), strict=True)}
         return pd.DataFrame(
             {
                 "group": self.run.subject.name,
                 "measure": measure,
                 "layer": np.array(list(self.run.vectors))[layer],
                 "scale": np.array(self.run.scales)[scale],
-                **ends,
+                **parts,
+                "count": np.isfinite(self.sums).sum(-1).reshape(-1),
             }
         )
 
@@ -215,6 +222,17 @@ def _moved(adapter: Adapter, run: Run) -> pd.DataFrame:
                 )
             )
     return pd.concat(frames, ignore_index=True)
+
+
+def _lost(documents: Sequence[pd.DataFrame]) -> list[str]:
+    """A note for each group and measure that is not finite in some document."""
+    notes = []
+    for frame in documents:
+        lost = frame.loc[~np.isfinite(frame["value"]) & (frame["count"] > 0), "text"].nunique()
+        if lost:
+            group, measure = frame[["group", "measure"]].iloc[0]
+            notes.append(f"{group}: {measure} is not finite somewhere in {lost} documents")
+    return notes
 
 
 def _joined(frames: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

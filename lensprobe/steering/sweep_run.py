@@ -55,6 +55,8 @@ class Run:
     def __post_init__(self) -> None:
         first = next(iter(self.vectors.values()))
         self.positions = self.subject.positions(self.given, first)
+        if not isinstance(self.positions, Positions):
+            raise ArgumentError(f"positions={self.given!r}: a selector such as lp.positions.all().")
         if self.positions.moves:
             raise ArgumentError(
                 "positions=last() moves with every token; see lp.steering.compare_persistence."
@@ -64,9 +66,22 @@ class Run:
         rows = self.subject.rows
         prompts = all_prompts(self.adapter, [r.tokens for r in rows], [r.prompt for r in rows])
         self.template.positions.check(prompts)
+        if not self.subject.asks and not any(map(self._reaches, range(len(rows)))):
+            raise ArgumentError(
+                f"positions={self.positions.describe()} selects nothing that a later token of "
+                f"{self.subject.name} could show: nothing would be scored."
+            )
         self.zero = [k for k, scale in enumerate(self.scales) if scale == 0]
         self.nonzero = [k for k, scale in enumerate(self.scales) if scale != 0]
         self.names = MEASURES["questions" if self.subject.asks else "texts"]
+
+    def _reaches(self, index: int) -> bool:
+        """Whether a text has a token to be scored after an edited one."""
+        row = self.subject.rows[index]
+        batch = TokenBatch.pad(self.adapter, [row.tokens])
+        place = {"prompts": np.array([row.prompt]), "rows": np.array([index])}
+        mask = self.template.positions.mask(prompt_step(batch, **place))
+        return bool(mask[:, :-1].any())
 
     def batch_tokens(self, given: int | None) -> int:
         """Tokens of one pass: the logits of a text's every token must fit in memory."""
@@ -132,7 +147,7 @@ class Run:
     ) -> Tensor:
         """Logits `[row scale column d_vocab]`."""
         rows = fan.rows
-        strengths = torch.tensor(scales, dtype=torch.float64).repeat(rows)
+        strengths = torch.tensor(scales).repeat(rows)
         edit: Add = vector.add(strengths, self.positions, layers=layer)
         out = fan.run([edit], times=len(scales))
         assert out is not None
@@ -166,19 +181,19 @@ class _Reading:
         if self.asks:
             scores = logits[:, :, -1].float()
             index = self.answers[:, None].expand(-1, scores.shape[1], -1)
-            pair = scores.gather(-1, index).double()
+            pair = scores.gather(-1, index)
             odds = pair[..., 0] - pair[..., 1]
             plain = self.plain[:, None, -1].expand_as(scores)
             found = [odds.sigmoid(), odds, kl(scores, plain)]
-            return torch.stack([part.double() for part in found], dim=1).cpu().numpy()
+            return torch.stack(found, dim=1).cpu().double().numpy()
         found = np.zeros((len(logits), 2, logits.shape[1]))
         # Row by row: the float32 copies of all logits at once would be most of the memory.
         for row, (steered, base) in enumerate(zip(logits, self.plain, strict=True)):
             for k, scores in enumerate(steered[:, :-1]):
                 mask = self.scored[row]
                 picked = scores[mask]
-                found[row, 0, k] = losses(picked, self.targets[row][mask]).double().sum().item()
-                found[row, 1, k] = kl(picked, base[:-1][mask]).double().sum().item()
+                found[row, 0, k] = losses(picked, self.targets[row][mask]).cpu().double().sum()
+                found[row, 1, k] = kl(picked, base[:-1][mask]).cpu().double().sum()
         return found
 
     def next(self, logits: Tensor) -> np.ndarray:
