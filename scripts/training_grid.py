@@ -110,7 +110,7 @@ def scratch(args: argparse.Namespace) -> TrainingWatch:
 SIZES = {
     "short": {"steps": 20, "seeds": 2, "length": 64, "batch_size": 4},
     "grid": {"steps": 200, "seeds": 3, "length": 128, "batch_size": 8},
-    "scratch": {"steps": 800, "seeds": 1, "length": 64, "batch_size": 16},
+    "scratch": {"steps": 2400, "seeds": 1, "length": 64, "batch_size": 16},
 }
 
 

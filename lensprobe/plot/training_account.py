@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -55,49 +55,7 @@ def account(
     summed = _summed(whole, "step") / seeds
     changes = rows_of(watch.changes, run=run)
     moved = pd.DataFrame(changes.groupby("step")[["predicted", "measured"]].mean())
-    traces: list[Any] = []
-    for component in _drawn(summed):
-        traces.append(
-            go.Bar(
-                x=[int(step) for step in summed.index],
-                y=finite(summed[component].fillna(0.0)),
-                name=NAMES[component],
-                marker={"color": _colour(component, look), "line": {"width": 0}},
-                hovertemplate=(
-                    f"<b>{NAMES[component]}</b>, step %{{x}}<br>%{{y:+,.4~g}}<extra></extra>"
-                ),
-            )
-        )
-    traces.append(
-        go.Scatter(
-            x=[int(step) for step in moved.index],
-            y=finite(moved["predicted"]),
-            name="predicted, their sum",
-            mode="markers",
-            marker={
-                "size": 22,
-                "symbol": "line-ew-open",
-                "color": look.theme.ink,
-                "line": {"width": 2},
-            },
-            hovertemplate="<b>predicted</b>, step %{x}<br>%{y:+,.4~g}<extra></extra>",
-        )
-    )
-    traces.append(
-        go.Scatter(
-            x=[int(step) for step in moved.index],
-            y=finite(moved["measured"]),
-            name="measured",
-            mode="markers",
-            marker={
-                "size": 8,
-                "symbol": "diamond",
-                "color": look.theme.ink,
-                "line": {"width": 1, "color": look.theme.surface},
-            },
-            hovertemplate="<b>measured</b>, step %{x}<br>%{y:+,.4~g}<extra></extra>",
-        )
-    )
+    traces = [*_stack(summed, look), *_marks(moved, look)]
     words = Words(
         title="Why the value moved",
         subtitle=f"{model_name(watch)}, run {run}, {plural(seeds, 'seed')}",
@@ -194,6 +152,39 @@ def tensors(
         annotations=[] if len(top) else [empty("no step was taken apart", look)],
         showlegend=True,
     )
+
+
+def _stack(summed: pd.DataFrame, look: Look) -> list[go.Bar]:
+    """A bar for each component, step by step."""
+    return [
+        go.Bar(
+            x=[int(step) for step in summed.index],
+            y=finite(summed[component].fillna(0.0)),
+            name=NAMES[component],
+            marker={"color": _colour(component, look), "line": {"width": 0}},
+            hovertemplate=f"<b>{NAMES[component]}</b>, step %{{x}}<br>%{{y:+,.4~g}}<extra></extra>",
+        )
+        for component in _drawn(summed)
+    ]
+
+
+def _marks(moved: pd.DataFrame, look: Look) -> list[go.Scatter]:
+    """What the bars sum to as dashes, what was measured as diamonds."""
+    ink, surface = look.theme.ink, look.theme.surface
+    dash = {"size": 22, "symbol": "line-ew-open", "color": ink, "line": {"width": 2}}
+    diamond = {"size": 8, "symbol": "diamond", "color": ink, "line": {"width": 1, "color": surface}}
+    kinds = (("predicted", "predicted, their sum", dash), ("measured", "measured", diamond))
+    return [
+        go.Scatter(
+            x=[int(step) for step in moved.index],
+            y=finite(moved[column]),
+            name=name,
+            mode="markers",
+            marker=marker,
+            hovertemplate=f"<b>{column}</b>, step %{{x}}<br>%{{y:+,.4~g}}<extra></extra>",
+        )
+        for column, name, marker in kinds
+    ]
 
 
 def _one(watch: TrainingWatch, run: str | None) -> str:

@@ -119,11 +119,10 @@ def train_and_watch(
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.train_and_watch")
     chosen = _seeds(seeds)
-    _check_counts(steps=steps, batch_size=batch_size, every=every, held_out=held_out)
-    _check_counts(save_every=save_every)
+    counts = {"steps": steps, "batch_size": batch_size, "every": every, "held_out": held_out}
+    _check_counts(**counts, save_every=save_every)
+    _check_epsilon(epsilon)
     kept = _checkpoints(checkpoints, steps, out)
-    if isinstance(epsilon, bool) or not isinstance(epsilon, Real) or not 0 <= epsilon < 1:
-        raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
     recipes = {
         name: recipe.filled(learning_rate, weight_decay, warmup, listed(interventions))
         for name, recipe in named_recipes(optimizer, runs).items()
@@ -191,6 +190,11 @@ def _check_counts(**counts: Any) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ArgumentError(f"{name}={value!r}: a positive whole number.")
+
+
+def _check_epsilon(epsilon: Any) -> None:
+    if isinstance(epsilon, bool) or not isinstance(epsilon, Real) or not 0 <= float(epsilon) < 1:
+        raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
 
 
 def _checkpoints(given: Any, steps: int, out: Any) -> frozenset[int]:
