@@ -65,6 +65,30 @@ class Shown:
         """Call it for the default figure; its attributes are the other views (`.plot.heads()`)."""
         return importlib.import_module("lensprobe.plot").views(self)
 
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        js: str = "inline",
+        theme: str = "auto",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write one self-contained page: the figures with what they show, the tables, the provenance.
+
+        Args:
+            path: the HTML file to write. It appears only when it is complete.
+            js: "inline" puts plotly.js into the page (about 5 MB, opens anywhere, asks no host for
+                anything), "directory" writes it once beside the page, "cdn" loads it from plotly.
+            theme: "auto" follows the reader's system, with a switch on the page; or "light", "dark".
+            overwrite: replace a file that is there already.
+
+        Raises:
+            ArgumentError: an unknown `js` or `theme`.
+            OutputError: the file exists (and `overwrite` is false) or cannot be written.
+        """
+        page = importlib.import_module("lensprobe.reporting.page")
+        return page.write(self, path, js=js, theme=theme, overwrite=overwrite)
+
     def __repr__(self) -> str:
         facts = ", ".join(f"{key}={_short(value)}" for key, value in self.summary().items())
         return f"{type(self).__name__}({facts})"
@@ -147,30 +171,6 @@ class Result(Shown):
                     plain[field.name] = value
             header = {"format": FORMAT, "kind": self.kind, "fields": plain}
             archive.writestr("result.json", json.dumps(header, indent=1, default=_plain))
-
-    def to_html(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        js: str = "inline",
-        theme: str = "auto",
-        overwrite: bool = False,
-    ) -> Path:
-        """Write one self-contained page: the figures with what they show, the tables, the provenance.
-
-        Args:
-            path: the HTML file to write. It appears only when it is complete.
-            js: "inline" puts plotly.js into the page (about 5 MB, opens anywhere, asks no host for
-                anything), "directory" writes it once beside the page, "cdn" loads it from plotly.
-            theme: "auto" follows the reader's system, with a switch on the page; or "light", "dark".
-            overwrite: replace a file that is there already.
-
-        Raises:
-            ArgumentError: an unknown `js` or `theme`.
-            OutputError: the file exists (and `overwrite` is false) or cannot be written.
-        """
-        page = importlib.import_module("lensprobe.reporting.page")
-        return page.write(self, path, js=js, theme=theme, overwrite=overwrite)
 
 
 def _plain(value: Any) -> Any:

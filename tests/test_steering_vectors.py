@@ -526,3 +526,9 @@ def test_the_figures_show_the_numbers():
     grid = np.array(some.plot.cosines().data[0].z)
     np.testing.assert_allclose(grid[2, 0], some[2].cosine(some[0]))
     np.testing.assert_allclose(np.diag(grid), 1)
+
+
+def test_a_vector_and_a_mapping_are_pages_too(tmp_path):
+    for made in (vector(), SteeringVectors([vector(1), vector(2)])):
+        page = made.to_html(tmp_path / f"{made.kind}.html", js="directory").read_text()
+        assert "teering vector" in page and "resid_post" in page

@@ -127,8 +127,8 @@ def _texts(counts: list[str], given: Any) -> str:
 def _count(parts: list[Result], column: str) -> int | None:
     for part in parts:
         for name in part.tables:
-            frame = getattr(part, name, None)
-            if frame is not None and column in frame and len(frame):
+            frame = part.to_frame(name)
+            if column in frame and len(frame):
                 return int(frame[column].nunique())
     return None
 

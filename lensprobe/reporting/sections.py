@@ -100,7 +100,7 @@ NOTES = {
 def section(result: Result, prefix: str = "") -> Section:
     """One result as a section of a page."""
     anchor = prefix or result.kind.replace(".", "-")
-    shown = [name for name in result.tables if _worth(name, getattr(result, name))]
+    shown = [name for name in result.tables if _worth(name, result.to_frame(name))]
     return Section(
         anchor=anchor,
         title=TITLES.get(result.kind, type(result).__name__),
