@@ -203,3 +203,10 @@ def test_moments_an_optimizer_does_not_keep():
     rolling = lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)  # noqa: E731
     wrong(lambda: trained(ZeroMoment("first"), make=plain), "SGD as given here keeps no first")
     wrong(lambda: trained(ZeroMoment("second"), make=rolling), "keeps no second moment")
+    other = lambda p: torch.optim.Adamax(p, 0.1)  # noqa: E731
+    wrong(lambda: trained(ZeroMoment("second"), make=other), "Adamax as given here keeps no second")
+    *_, optimizer = trained(make=rolling)
+    for moment in ("second", "both"):
+        wrong(
+            lambda m=moment: WarmStart(m).finish([optimizer]), "SGD as given here keeps no second"
+        )

@@ -512,6 +512,15 @@ def test_an_optimizer_that_moves_at_rate_zero_has_no_warm_start(tiny_gpt2):
         watched(tiny_gpt2, optimizer=lambda p: Restless(p, 0.1), interventions=WarmStart())
 
 
+def test_half_precision_is_trained_and_said(llama_folder, tmp_path):
+    model = lp.load(llama_folder, dtype="bfloat16")
+    seen = watched(model, runs={"a": "adamw", "b": "momentum"}, out=tmp_path)
+    assert seen.changes["measured"].notna().all()
+    assert any("small updates are lost" in note for note in seen.provenance["notes"])
+    wide = watched(lp.load(llama_folder, dtype="float32"))
+    assert seen.losses["loss"].iloc[0] == pytest.approx(wide.losses["loss"].iloc[0], rel=0.02)
+
+
 def test_recipes_are_values():
     assert Recipe("sgd", learning_rate=0.1) == Recipe("sgd", learning_rate=0.1)
     assert copy.deepcopy(Recipe()) == Recipe()

@@ -163,15 +163,20 @@ class WarmStart(Intervention):
             raise ArgumentError(f"batches={self.batches!r}: a positive whole number.")
 
     def finish(self, optimizers: Sequence[Optimizer]) -> None:
-        """Forget what was not asked for."""
+        """Forget what was not asked for.
+
+        Raises:
+            ArgumentError: what was asked for is nothing these optimizers keep.
+        """
+        states = [state for optimizer in optimizers for state in optimizer.state.values()]
         for moment in KEYS:
-            if self.moment in (moment, "both"):
-                continue
-            for optimizer in optimizers:
-                for state in optimizer.state.values():
-                    held = _held(state, moment)
-                    if held is not None:
-                        held.zero_()
+            held = [tensor for state in states if (tensor := _held(state, moment)) is not None]
+            if self.moment not in (moment, "both"):
+                for tensor in held:
+                    tensor.zero_()
+            elif not held:
+                kinds = " and ".join(dict.fromkeys(type(one).__name__ for one in optimizers))
+                raise ArgumentError(f"WarmStart: {kinds} as given here keeps no {moment} moment.")
 
 
 def _whole(name: str, given: Any, least: int) -> tuple[int, ...]:
@@ -199,7 +204,8 @@ class Bound:
 
     Raises:
         ArgumentError: no weight of that name; a row or column out of range; an optimizer without that
-            moment; the writer of a value that has none.
+            moment (of one that is not torch's own, after its first step); the writer of a value that
+            has none.
     """
 
     def __init__(
@@ -242,6 +248,8 @@ class Bound:
             if held is not None:
                 view = inside(held)
                 view[index] = self.change.after(kept, view[index])
+            elif owner.state.get(weight):
+                _refuse(owner, self.change.moment)
         self.kept = []
 
     def _changed(self, place: tuple[Any, ...]) -> Tensor:
@@ -306,4 +314,9 @@ def _check_has(optimizer: Optimizer, moment: str) -> None:
     kind = type(optimizer).__name__
     plain = kind == "SGD" and not optimizer.defaults.get("momentum")
     if (moment == "second" and kind in ("SGD", "Muon")) or plain:
-        raise ArgumentError(f"moment={moment!r}: {kind} as given here keeps no {moment} moment.")
+        _refuse(optimizer, moment)
+
+
+def _refuse(optimizer: Optimizer, moment: str) -> None:
+    kind = type(optimizer).__name__
+    raise ArgumentError(f"moment={moment!r}: {kind} as given here keeps no {moment} moment.")

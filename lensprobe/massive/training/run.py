@@ -202,9 +202,9 @@ class Run:
             self._gradients(self.setup.material.batch(self.seed, turn, warming=True))
             for optimizer in self.optimizers:
                 optimizer.step()
-        start.finish(self.optimizers)
         if not all(torch.equal(before[name], weight) for name, weight in self.weights.items()):
             raise ArgumentError("WarmStart: this optimizer moves weights at learning rate 0.")
+        start.finish(self.optimizers)
 
     def _gradients(self, batch: list[int]) -> float:
         for weight in self.weights.values():
