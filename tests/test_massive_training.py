@@ -253,6 +253,13 @@ def test_every_optimizer_by_name(tiny_gpt2, name):
     np.testing.assert_allclose(seen.changes["predicted"], seen.changes["measured"], 0.05, 1e-4)
 
 
+def test_every_shape_of_block_on_every_class(shaped):
+    seen = watched(shaped, learning_rate=1e-5, steps=2, layer=3, position=1)
+    np.testing.assert_allclose(seen.changes["predicted"], seen.changes["measured"], 0.05, 1e-5)
+    plain = watched(shaped, learning_rate=1e-5, steps=2, every=None)
+    assert plain.losses["loss"].tolist() == seen.losses["loss"].tolist()
+
+
 def test_adam_decay_is_off_by_default_and_on_when_asked(tiny_gpt2):
     runs = {
         "plain": Recipe("adamw", weight_decay=0.0),
