@@ -71,6 +71,7 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.editing": lambda: lp.editing(decoder, []),
         "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
         "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
+        "lp.massive.bos_pull": lambda: lp.massive.bos_pull(decoder, texts, dim=1),
         "lp.massive.gradient": lambda: lp.massive.gradient(decoder, texts, dim=1),
         "lp.massive.rescale": lambda: lp.massive.rescale(decoder, texts, dim=1, factors=[2]),
         "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),

@@ -25,7 +25,7 @@ OPTIONS = {
     # depth and place
     "layer", "layers", "site", "positions", "position", "keys", "dim", "head", "neuron", "at",
     # strength
-    "scale", "scales", "factor", "factors", "weight", "weights",
+    "scale", "scales", "factor", "factors", "weight", "weights", "amount",
     # contrast and steering vectors
     "positive", "negative", "vector", "read", "method", "pad", "n", "target", "measure", "mixing",
     "stack", "reference", "percentile", "repeats",

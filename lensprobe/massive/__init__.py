@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .anatomy import anatomy
 from .anatomy_result import Anatomy
+from .bos_pull import BosPull, bos_pull
 from .gradient import gradient
 from .gradient_result import Gradient
 from .rescale import Rescale, rescale
@@ -27,6 +28,7 @@ from .trajectory import Trajectory, trajectory
 
 __all__ = [
     "Anatomy",
+    "BosPull",
     "CheckpointSeries",
     "Finding",
     "FreezeMoment",
@@ -41,6 +43,7 @@ __all__ = [
     "WarmStart",
     "ZeroMoment",
     "anatomy",
+    "bos_pull",
     "gradient",
     "over_checkpoints",
     "rescale",

@@ -189,7 +189,8 @@ class _Tally:
         for component, sums in (("key", self.key), ("value", self.value)):
             above = sums[:, layer + 1 :]
             # The last layer's output is read by nothing but its own prediction.
-            ends = self._ends(above) if above.size else dict.fromkeys(ENDS, np.zeros(0))
+            none: dict[str, np.ndarray] = {name: np.zeros(0) for name in ENDS}
+            ends = self._ends(above) if above.size else none
             run, at, head = (index.reshape(-1) for index in np.indices(above.shape[:-1]))
             frames.append(
                 pd.DataFrame(

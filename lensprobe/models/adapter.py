@@ -280,6 +280,16 @@ class Adapter(Reader):
         """`"raw"`, or how weights were processed (folded, centred), which shifts every residual."""
 
     @abstractmethod
+    def norm_point(self, layer: int) -> tuple[str, Tensor | None]:
+        """The hook point at the norm that a layer's attention reads through.
+
+        What stands there is still multiplied by the second value, `[d_model]`; None is nothing.
+
+        Raises:
+            HookPointError: a layer whose attention reads the stream as it is.
+        """
+
+    @abstractmethod
     def watch(self, report: Report) -> Callable[[], None]:
         """Call `report(ids, mask, past, stack)` before each pass over ids; returns the remover."""
 

@@ -77,6 +77,12 @@ class BridgeAdapter(Adapter):
         return "raw"
 
     @override
+    def norm_point(self, layer: int) -> tuple[str, None]:
+        name = f"{self.writer.blocks}.{self.layer(layer)}.ln1.hook_out"
+        self.point(name)
+        return name, None
+
+    @override
     def new_cache(self, batch: int) -> BridgeCache:
         return BridgeCache()
 

@@ -27,6 +27,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.editing": ("resid_post",),
     "lp.chat": ("chat template",),
     "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
+    "lp.massive.bos_pull": ("resid_pre", "attn.pattern", "first norm"),
     "lp.massive.gradient": ("resid_post", "attn.k", "attn.v", "attn.z", "attn.pattern"),
     "lp.massive.rescale": ("resid_post", "attn.v", "attn.pattern"),
     "lp.massive.scan": ("resid_post",),
@@ -245,6 +246,10 @@ def _obstacle(adapter: Adapter, config: Any, analysis: str) -> str:
                 continue
             if need == "weights":
                 weights_of(adapter)
+                continue
+            if need == "first norm":
+                for layer in range(adapter.n_layers):
+                    adapter.norm_point(layer)
                 continue
             for stack in adapter.stacks:
                 for layer in range(stack.n_layers):

@@ -59,6 +59,13 @@ class HookedAdapter(Adapter):
         return "folded norms" if norm.endswith("Pre") else "raw"
 
     @override
+    def norm_point(self, layer: int) -> tuple[str, Tensor | None]:
+        # This class has its hook before the gain; a norm whose gain is folded away has none.
+        name = f"blocks.{self.layer(layer)}.ln1.hook_normalized"
+        self.point(name)
+        return name, getattr(self.model.blocks[self.layer(layer)].ln1, "w", None)
+
+    @override
     def new_cache(self, batch: int) -> HookedCache:
         # By name at run time: TransformerLens 4 has no such module.
         module = importlib.import_module("transformer_lens.cache.key_value_cache")
