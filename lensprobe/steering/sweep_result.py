@@ -33,8 +33,8 @@ class Sweep(Result):
         effects: one row a group of documents, measure, layer and scale: group, measure, layer,
             scale, value, low, high (95% bootstrap over documents), change, change_low, change_high
             (paired with the plain run of the same documents), count (documents that are finite
-            there; the others are left out, which a note in provenance says). Measures: "probability" and
-            "log_odds" of the matching answer, "kl" (steered ‖ plain, nats), "loss" (nats a token),
+            there; the others are left out, which a note in provenance says). Measures: "probability"
+            and "log_odds" of the matching answer, "kl" (steered ‖ plain, nats), "loss" (nats a token),
             "perplexity", "ratio" (its perplexity over the plain one's).
         plain: the unsteered model: group, measure, value, low, high.
         documents: one row a document and cell: group, measure, text, layer, scale, value, count.
