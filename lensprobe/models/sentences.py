@@ -1,170 +1,256 @@
-"""The task of the small T5: facts in any order, one English sentence out, checked by a parser.
+"""A small language with a grammar and a meaning: facts, the sentences that state them, and a parser.
 
-A sentence carries its facts or it does not, and is grammatical or it is not, so that a mixture of two
-inputs can be judged without a reader: by `parse`, which accepts the sentences of the grammar and
-nothing else, and says what they mean.
+It is what the small T5 `lp.load("sentences-t5")` was trained on: a fact as a list of roles goes in,
+an English sentence that states it comes out.
 
->>> facts = Facts("dog", "many", "chase", "cat", "garden", "past", quality="old")
->>> facts.prompt()
-'agent: dog number: many quality: old action: chase object: cat place: garden time: past focus: agent'
->>> facts.sentence()
-'the old dogs chased the cat in the garden .'
->>> parse(facts.sentence()) == facts
+>>> dogs = Thing("dog", plural=True, quality="old")
+>>> fact = Fact(dogs, "see", Thing("owl"), "past", "passive", "roof")
+>>> fact.sentence()
+'an owl was seen by the old dogs on the roof .'
+>>> parse(fact.sentence()) == fact
 True
->>> parse("the dogs chases the cat in the garden .") is None
+>>> parse("an owl were seen by the old dogs on the roof .") is None
 True
+
+Whether a text is a sentence of the language, and what it says, is decided exactly: see `parse`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 
-__all__ = ["SLOTS", "Facts", "carried", "held_out", "parse", "sample", "vocabulary"]
+import numpy as np
 
-NOUNS = [
-    *("dog", "cat", "bird", "horse", "farmer", "teacher", "child", "doctor"),
-    *("king", "sailor", "baker", "painter", "robot", "monkey", "lion", "wolf"),
+from ..errors import ArgumentError
+from ._sentence_words import ADJECTIVES, GRAMMAR, NOUNS, PLACES, VERBS
+
+__all__ = [
+    "STYLES",
+    "TIMES",
+    "Fact",
+    "Thing",
+    "content",
+    "facts",
+    "held_out",
+    "is_sentence",
+    "parse",
+    "vocabulary",
 ]
-QUALITIES = ["old", "young", "happy", "tired", "brave", "quiet", "clever", "hungry"]
-ACTIONS = {
-    "chase": ("chases", "chased"),
-    "find": ("finds", "found"),
-    "help": ("helps", "helped"),
-    "paint": ("paints", "painted"),
-    "see": ("sees", "saw"),
-    "follow": ("follows", "followed"),
-    "carry": ("carries", "carried"),
-    "feed": ("feeds", "fed"),
-    "teach": ("teaches", "taught"),
-    "call": ("calls", "called"),
-}
-"""Verb: its form after one agent, and its past."""
-PLURALS = {noun: noun + "s" for noun in NOUNS} | {"child": "children", "wolf": "wolves"}
-PLACES = ["garden", "house", "forest", "market", "school", "river", "castle", "kitchen"]
-NUMBERS, TIMES, FOCUSES = ("one", "many"), ("past", "present"), ("agent", "place")
+
+TIMES = ("past", "present", "future")
+STYLES = ("active", "passive", "question", "cleft", "fronted")
+ROLES = ("agent", "action", "object", "place", "time", "style")
+
+_SINGULAR = {form: noun for noun, plural in NOUNS.items() for form in (noun, plural)}
+_BASE = {form: verb for verb, forms in VERBS.items() for form in (verb, *forms)}
+_PLURAL = set(NOUNS.values())
+_MEANS = {**_SINGULAR, **_BASE, **{word: word for word in (*ADJECTIVES, *PLACES)}}
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What one sentence says.
+class Thing:
+    """Who acts, or who it is done to: one or several of a kind, perhaps with a quality."""
 
-    Attributes:
-        agent: who acts; `number` says whether "one" or "many".
-        number: "one" or "many".
-        action: the verb.
-        object: on whom; always one.
-        place: where.
-        time: "past" or "present".
-        focus: what comes first in the sentence, "agent" or "place".
-        quality: an adjective of the agent, or None.
-    """
-
-    agent: str
-    number: str
-    action: str
-    object: str
-    place: str
-    time: str
-    focus: str = "agent"
+    noun: str
+    plural: bool = False
     quality: str | None = None
 
-    def prompt(self, order: Sequence[str] | None = None) -> str:
-        """The facts as the model reads them; `order` names the slots in another order."""
-        said = {name: value for name, value in asdict(self).items() if value is not None}
-        names = SLOTS if order is None else order
-        return " ".join(f"{name}: {said[name]}" for name in names if name in said)
+    @property
+    def words(self) -> str:
+        """The adjective, where there is one, and the noun in its number."""
+        noun = NOUNS[self.noun] if self.plural else self.noun
+        return noun if self.quality is None else f"{self.quality} {noun}"
+
+    def known(self) -> str:
+        """`the old dogs`."""
+        return f"the {self.words}"
+
+    def new(self) -> str:
+        """`an old dog`, `a dog`, `some dogs`."""
+        if self.plural:
+            return f"some {self.words}"
+        return f"{'an' if self.words[0] in 'aeiou' else 'a'} {self.words}"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Who does what to whom, when and where, and in which style it is to be said.
+
+    Attributes:
+        agent: who acts; named with `the`.
+        action: a verb.
+        object: who it is done to; named with `a`, `an` or `some`.
+        time: one of `TIMES`.
+        style: one of `STYLES`; `fronted` puts the place first and needs one.
+        place: where, or None.
+    """
+
+    agent: Thing
+    action: str
+    object: Thing
+    time: str
+    style: str
+    place: str | None = None
 
     def sentence(self) -> str:
-        """The one sentence of the grammar that says them."""
-        agent = self.agent if self.number == "one" else PLURALS[self.agent]
-        singular, past = ACTIONS[self.action]
-        present = singular if self.number == "one" else self.action
-        verb = past if self.time == "past" else present
-        who = ["the", *([self.quality] if self.quality else []), agent]
-        what, where = [verb, "the", self.object], ["in", "the", self.place]
-        words = [*where, *who, *what] if self.focus == "place" else [*who, *what, *where]
-        return " ".join([*words, "."])
+        """The one sentence that states it, its words set apart by spaces."""
+        agent, thing = self.agent.known(), self.object.new()
+        where = f"{PLACES[self.place]} the {self.place}" if self.place else ""
+        if self.style == "passive":
+            words = [thing, self._be(self.object.plural), self._forms[2], "by", agent, where]
+        elif self.style == "question":
+            words = [self._do(), agent, self.action, thing, where]
+        elif self.style == "cleft":
+            be = "was" if self.time == "past" else "is"
+            words = ["it", be, agent, "that", self._verb(), thing, where]
+        elif self.style == "fronted":
+            words = [where, ",", agent, self._verb(), thing]
+        else:
+            words = [agent, self._verb(), thing, where]
+        end = "?" if self.style == "question" else "."
+        return " ".join([*filter(None, words), end])
+
+    def prompt(self, order: tuple[str, ...] = ROLES) -> str:
+        """The fact as the small T5 reads it: `agent: old dogs ; action: see ; ...`, in any order."""
+        values = {
+            "agent": self.agent.words,
+            "action": self.action,
+            "object": self.object.words,
+            "place": self.place,
+            "time": self.time,
+            "style": self.style,
+        }
+        return " ; ".join(f"{role}: {values[role]}" for role in order if values[role])
+
+    def content(self) -> frozenset[str]:
+        """The words that carry its meaning, uninflected: nouns, verb, adjectives, place."""
+        return content(self.sentence())
+
+    @property
+    def _forms(self) -> tuple[str, str, str]:
+        return VERBS[self.action]
+
+    def _verb(self) -> str:
+        if self.time == "future":
+            return f"will {self.action}"
+        if self.time == "past":
+            return self._forms[1]
+        return self.action if self.agent.plural else self._forms[0]
+
+    def _be(self, plural: bool) -> str:
+        if self.time == "future":
+            return "will be"
+        if self.time == "past":
+            return "were" if plural else "was"
+        return "are" if plural else "is"
+
+    def _do(self) -> str:
+        if self.time == "present":
+            return "do" if self.agent.plural else "does"
+        return "will" if self.time == "future" else "did"
 
 
-SLOTS = ("agent", "number", "quality", "action", "object", "place", "time", "focus")
-"""Names of the facts, in the order of a prompt."""
+def content(text: str) -> frozenset[str]:
+    """The words of any text that carry meaning, uninflected; grammar does not matter.
+
+    >>> sorted(content("dogs old the the saw garden"))
+    ['dog', 'garden', 'old', 'see']
+    """
+    return frozenset(_MEANS[word] for word in text.split() if word in _MEANS)
 
 
-def parse(text: str) -> Facts | None:
-    """What a sentence says, or None where it is not one of the grammar.
+def parse(text: str) -> Fact | None:
+    """The fact that a sentence states; None for what is no sentence of the language.
 
-    Agreement counts: "the dogs chases" is not a sentence. A past verb agrees with any agent.
+    The content words name at most a few facts. A text is a sentence exactly if one of them is stated
+    by these very words.
     """
     words = text.split()
-    if len(words) < 2 or words.pop() != ".":
+    things = list(_things(words))
+    verbs = [_BASE[word] for word in words if word in _BASE]
+    places = [word for word in words if word in PLACES]
+    if len(things) != 2 or len(verbs) != 1 or len(places) > 1:
         return None
-    focus = "place" if words[:1] == ["in"] else "agent"
-    if len(words) < 8:
-        return None
-    where, rest = (words[:3], words[3:]) if focus == "place" else (words[-3:], words[:-3])
-    quality = rest.pop(1) if len(rest) == 6 else None
-    if len(rest) != 5 or where[:2] != ["in", "the"] or (rest[0], rest[3]) != ("the", "the"):
-        return None
-    agents = {form: (noun, "one") for noun, form in zip(NOUNS, NOUNS, strict=True)}
-    agents |= {form: (noun, "many") for noun, form in PLURALS.items()}
-    agent, number = agents.get(rest[1], (None, None))
-    action, time = _verb(rest[2], number)
-    good = agent and action and rest[4] in NOUNS and where[2] in PLACES
-    if not good or (quality is not None and quality not in QUALITIES):
-        return None
-    found = (agent, number, action, rest[4], where[2], time, focus)
-    return Facts(*map(str, found), quality=quality)
+    place = places[0] if places else None
+    for style, time in product(STYLES, TIMES):
+        agent, thing = reversed(things) if style == "passive" else things
+        fact = Fact(agent, verbs[0], thing, time, style, place)
+        if (place or style != "fronted") and fact.sentence() == " ".join(words):
+            return fact
+    return None
 
 
-def _verb(word: str, number: str | None) -> tuple[str | None, str | None]:
-    for action, (singular, past) in ACTIONS.items():
-        if word == past:
-            return action, "past"
-        if word == (singular if number == "one" else action):
-            return action, "present"
-    return None, None
+def is_sentence(text: str) -> bool:
+    """Whether a text is a sentence of the language, whatever it says."""
+    return parse(text) is not None
 
 
-def carried(text: str, facts: Facts) -> float:
-    """The share of the facts' content words that a text has: agent, quality, action, object, place.
+def facts(count: int, *, seed: int = 0, unseen: bool = True) -> list[tuple[Fact, str]]:
+    """Facts drawn at random, each with its prompt, whose roles come in an order of their own.
 
-    Counted in any grammatical or ungrammatical text, whatever the words' forms; quality only where
-    the facts have one.
+    Args:
+        count: how many.
+        unseen: facts that the small T5 was not trained on (see `held_out`), or such as it was.
+
+    Raises:
+        ArgumentError: no whole number from 0 on.
     """
-    words = set(text.split())
-    forms = [{facts.agent, PLURALS[facts.agent]}, {facts.action, *ACTIONS[facts.action]}]
-    forms += [{facts.object, PLURALS[facts.object]}, {facts.place}]
-    forms += [{facts.quality}] if facts.quality else []
-    return sum(bool(words & form) for form in forms) / len(forms)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ArgumentError(f"count={count!r}: a whole number from 0 on.")
+    generator = np.random.default_rng(seed)
+    found: list[tuple[Fact, str]] = []
+    while len(found) < count:
+        fact, prompt = _drawn(generator)
+        if held_out(fact) == unseen:
+            found.append((fact, prompt))
+    return found
 
 
-def sample(chance: random.Random) -> Facts:
-    """Random facts, agent and object different."""
-    agent, other = chance.sample(NOUNS, 2)
-    return Facts(
-        agent,
-        chance.choice(NUMBERS),
-        chance.choice(list(ACTIONS)),
-        other,
-        chance.choice(PLACES),
-        chance.choice(TIMES),
-        chance.choice(FOCUSES),
-        chance.choice([None, *QUALITIES]),
-    )
-
-
-def held_out(facts: Facts) -> bool:
+def held_out(fact: Fact) -> bool:
     """Whether training never sees who does what to whom here: one combination in ten."""
-    key = f"{facts.agent} {facts.action} {facts.object}".encode()
+    key = f"{fact.agent.noun} {fact.action} {fact.object.noun}".encode()
     return hashlib.sha256(key).digest()[0] % 10 == 0
 
 
 def vocabulary() -> list[str]:
-    """Every word of prompts and sentences, sorted."""
-    words = {f"{field.name}:" for field in fields(Facts)}
-    words |= {*NOUNS, *PLURALS.values(), *QUALITIES, *PLACES, *NUMBERS, *TIMES, *FOCUSES}
-    words |= {form for action, forms in ACTIONS.items() for form in (action, *forms)}
-    return sorted(words | {"the", "in", "."})
+    """Every word of the prompts and sentences, in a fixed order."""
+    forms = [form for verb, three in VERBS.items() for form in dict.fromkeys((verb, *three))]
+    nouns = [form for pair in NOUNS.items() for form in pair]
+    roles = [f"{role}:" for role in ROLES]
+    prepositions = list(dict.fromkeys(PLACES.values()))
+    words = [*GRAMMAR, *prepositions, *roles, *TIMES, *STYLES]
+    return [*words, *nouns, *forms, *ADJECTIVES, *PLACES]
+
+
+def _drawn(generator: np.random.Generator) -> tuple[Fact, str]:
+    def one(options: tuple[str, ...]) -> str:
+        return options[generator.integers(len(options))]
+
+    nouns = generator.permutation(len(NOUNS))[:2]
+    names = tuple(NOUNS)
+    agent, thing = (
+        Thing(
+            names[noun],
+            plural=bool(generator.integers(2)),
+            quality=one(ADJECTIVES) if generator.integers(2) else None,
+        )
+        for noun in nouns
+    )
+    style = one(STYLES)
+    placed = style == "fronted" or generator.random() < 0.6
+    place = one(tuple(PLACES)) if placed else None
+    fact = Fact(agent, one(tuple(VERBS)), thing, one(TIMES), style, place)
+    order = tuple(ROLES[index] for index in generator.permutation(len(ROLES)))
+    return fact, fact.prompt(order)
+
+
+def _things(words: list[str]) -> Iterator[Thing]:
+    """Each noun of a text, with the adjective right before it."""
+    for index, word in enumerate(words):
+        if word in _SINGULAR:
+            before = words[index - 1] if index else ""
+            quality = before if before in ADJECTIVES else None
+            yield Thing(_SINGULAR[word], word in _PLURAL, quality)

