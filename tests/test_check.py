@@ -70,6 +70,7 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.generate": lambda: lp.generate(decoder, texts, max_new_tokens=1),
         "lp.editing": lambda: lp.editing(decoder, []),
         "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
+        "lp.massive.ablate": lambda: lp.massive.ablate(decoder, texts, dim=1),
         "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
         "lp.massive.bos_pull": lambda: lp.massive.bos_pull(decoder, texts, dim=1),
         "lp.massive.gradient": lambda: lp.massive.gradient(decoder, texts, dim=1),
@@ -90,6 +91,9 @@ def test_what_it_says_runs_does_run(decoder):
             decoder, texts, ones, **few
         ),
         "lp.steering.compare_sites": lambda: lp.steering.compare_sites(
+            decoder, texts, mixing="the cat", scales=[1.0], layers=1, **few
+        ),
+        "lp.steering.compare_stacks": lambda: lp.steering.compare_stacks(
             decoder, texts, mixing="the cat", scales=[1.0], layers=1, **few
         ),
         "lp.steering.contrast": lambda: lp.steering.contrast(decoder, " the cat", " the dog"),
@@ -115,7 +119,8 @@ def test_an_encoder_decoder_says_what_runs_and_why_the_rest_does_not(tiny_t5, le
     found = lp.check(tiny_t5)
     assert found.facts["kind"] == "encoder-decoder"
     runs = {name for name, why in found.analyses.items() if not why}
-    expected = {"lp.forward", "lp.score", "lp.generate", "lp.editing", "lp.steering.mixing"}
+    expected = {"lp.forward", "lp.score", "lp.generate", "lp.editing"}
+    expected |= {"lp.steering.compare_stacks", "lp.steering.mixing"}
     assert runs == (set() if legacy else expected)
     assert all("encoder-decoder" in why for why in found.analyses.values() if why)
     with pytest.raises(ModelError) as error:

@@ -28,7 +28,7 @@ OPTIONS = {
     "scale", "scales", "factor", "factors", "weight", "weights", "amount",
     # contrast and steering vectors
     "positive", "negative", "vector", "read", "method", "pad", "n", "target", "measure", "mixing",
-    "stack", "reference", "percentile", "repeats",
+    "stack", "reference", "percentile", "repeats", "malformed", "carried",
     # sampling
     "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs",
     "stop_at_eos", "cache",

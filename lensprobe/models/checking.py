@@ -26,6 +26,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.generate": ("resid_post",),
     "lp.editing": ("resid_post",),
     "lp.chat": ("chat template",),
+    "lp.massive.ablate": ("resid_post", "attn.v", "attn.pattern"),
     "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
     "lp.massive.bos_pull": ("resid_pre", "attn.pattern", "first norm"),
     "lp.massive.gradient": ("resid_post", "attn.k", "attn.v", "attn.z", "attn.pattern"),
@@ -40,6 +41,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.steering.compare_persistence": ("resid_post",),
     "lp.steering.compare_positions": ("resid_post",),
     "lp.steering.compare_sites": ("resid_post", "attn.v"),
+    "lp.steering.compare_stacks": ("resid_post",),
     "lp.steering.contrast": ("resid_post",),
     "lp.steering.difference": ("resid_post",),
     "lp.steering.mixing": ("resid_post",),
@@ -49,7 +51,10 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 """What each analysis needs, in every stack of the model."""
 
-_BOTH_KINDS = ("lp.forward", "lp.score", "lp.generate", "lp.editing", "lp.steering.mixing")
+_BOTH_KINDS = (
+    *("lp.forward", "lp.score", "lp.generate", "lp.editing"),
+    *("lp.steering.compare_stacks", "lp.steering.mixing"),
+)
 """What runs on encoder-decoders too; everything else needs a decoder-only model."""
 
 

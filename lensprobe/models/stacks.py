@@ -12,9 +12,10 @@ from torch import Tensor
 from ..errors import ArgumentError, HookPointError, nearest
 from .sites import SITES
 
-__all__ = ["Stack", "StackName"]
+__all__ = ["Named", "Stack", "StackName"]
 
-StackName = Literal["encoder", "decoder"] | None
+Named = Literal["encoder", "decoder"]
+StackName = Named | None
 """Which stack of an encoder-decoder; None is the one stack of any other model."""
 
 

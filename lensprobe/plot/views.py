@@ -29,6 +29,7 @@ KINDS: dict[str, str] = {
     "steering.positions": "steering_compare",
     "steering.sites": "steering_sites",
     "steering.stability": "steering_stability",
+    "steering.stacks": "steering_stacks",
     "steering.sweep": "steering_sweep",
     "steering.vector": "steering_vector",
     "steering.vectors": "steering_vectors",

@@ -25,7 +25,7 @@ from .inputs import Inputs
 from .sampling import Sampler
 from .session import Session
 
-__all__ = ["Generation", "generate"]
+__all__ = ["Generation", "check_budget", "generate"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -111,7 +111,7 @@ def generate(
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.generate")
-    _check_budget(max_new_tokens)
+    check_budget(max_new_tokens)
     sampler = Sampler(temperature, top_k, top_p, repetition_penalty, current("seed", seed))
     inputs = Inputs.prompted(adapter, prompt, bos)
     inputs.check_room(max_new_tokens)
@@ -156,7 +156,12 @@ def generate(
     return result
 
 
-def _check_budget(max_new_tokens: int) -> None:
+def check_budget(max_new_tokens: int) -> None:
+    """Refuse a length that is no positive whole number.
+
+    Raises:
+        ArgumentError: it is none.
+    """
     if (
         isinstance(max_new_tokens, bool)
         or not isinstance(max_new_tokens, int)

@@ -15,7 +15,7 @@ from ..models.stacks import StackName
 from ..tokens import Bos, Encoded, Side, TokenBatch, as_texts, encoded
 from .session import Session, all_prompts, prompt_step
 
-__all__ = ["Inputs"]
+__all__ = ["Inputs", "one_each"]
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Inputs:
                     "prompt=None: an encoder-decoder's decoder reads behind a prompt."
                 )
             rows = [_started(adapter, encoded(adapter, text)) for text in given]
-            sources = _each(adapter, prompt, len(given), bos)
+            sources = one_each(adapter, prompt, len(given), bos)
             return cls(adapter, rows, np.ones(len(rows), dtype=int), sources)
         if prompt is None:
             rows = [encoded(adapter, text, bos) for text in given]
             return cls(adapter, rows, _lengths(rows))
         # Tokenized apart, so that the boundary is where the caller put it.
-        heads = _each(adapter, prompt, len(given), bos)
+        heads = one_each(adapter, prompt, len(given), bos)
         tails = [encoded(adapter, text, False) for text in given]
         pairs = zip(heads, tails, strict=True)
         rows = [Encoded(head.ids + tail.ids, head.roles) for head, tail in pairs]
@@ -180,11 +180,17 @@ def _lengths(rows: Sequence[Encoded]) -> np.ndarray:
     return np.asarray([len(row) for row in rows])
 
 
-def _each(adapter: Adapter, prompt: Any, texts: int, bos: Bos) -> list[Encoded]:
-    """A prompt for each text."""
-    fronts = as_texts(prompt)
+def one_each(
+    adapter: Adapter, given: Any, texts: int, bos: Bos, name: str = "prompt"
+) -> list[Encoded]:
+    """One text for all texts, or one for each, as one for each.
+
+    Raises:
+        ArgumentError: another number of them.
+    """
+    fronts = as_texts(given)
     if len(fronts) not in (1, texts):
-        raise ArgumentError(f"prompt: {len(fronts)} prompts for {texts} texts; one, or as many.")
+        raise ArgumentError(f"{name}: {len(fronts)} {name}s for {texts} texts; one, or as many.")
     found = [encoded(adapter, front, bos) for front in fronts]
     return found * texts if len(found) == 1 else found
 

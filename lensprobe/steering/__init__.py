@@ -15,6 +15,7 @@ from .questions import Question, Questions, questions
 from .sites import SitesComparison, compare_sites
 from .stability import stability
 from .stability_result import Stability
+from .stacks import StackComparison, compare_stacks
 from .sweep import sweep
 from .sweep_result import Sweep
 from .vector import SteeringVector
@@ -28,6 +29,7 @@ __all__ = [
     "Questions",
     "SitesComparison",
     "Stability",
+    "StackComparison",
     "SteeringVector",
     "SteeringVectors",
     "Sweep",
@@ -36,6 +38,7 @@ __all__ = [
     "compare_persistence",
     "compare_positions",
     "compare_sites",
+    "compare_stacks",
     "contrast",
     "difference",
     "from_tensor",
