@@ -25,6 +25,7 @@ from lensprobe.models import adapter_for
 from lensprobe.steering import Question, Questions, SteeringVector, SteeringVectors
 from lensprobe.steering.estimators import ESTIMATORS, shrunk
 from lensprobe.steering.reading import Block, Pair, Reader, Text
+from lensprobe.steering.sides import answer_token
 from lensprobe.tokens import encode
 
 LAYERS = 4
@@ -622,3 +623,14 @@ def test_on_real_weights_it_is_the_mean_of_the_texts_alone(data_dir, smollm2, na
         expected = (ends[0] - ends[1]).mean(0)
         scale = np.abs(np.concatenate(ends)).max()
         np.testing.assert_allclose(found[layer].values, expected, rtol=0, atol=RESIDUAL * scale)
+
+
+@pytest.mark.parametrize("answer", [" 是", " Да", " (A)", " Yes"])
+def test_the_answers_first_letter_is_found_in_any_script(tiny_gpt2, answer):
+    """A byte-level tokenizer cuts letters into pieces, none of which is a letter by itself."""
+    tokenizer = tiny_gpt2.tokenizer
+    ids = tuple(tokenizer.encode("Is it so?" + answer, add_special_tokens=False))
+    letter = next(mark for mark in answer if mark.isalnum())
+    at = answer_token(tokenizer, ids, answer)
+    assert tokenizer.decode(ids[at:]).lstrip().startswith(letter)
+    assert not tokenizer.decode(ids[at + 1 :]).lstrip().startswith(answer.strip(" ("))

@@ -63,14 +63,18 @@ class Calibration(Result):
 
     @property
     def vector(self) -> SteeringVector:
-        """The vector at its calibrated strength: add it with scale 1."""
+        """The vector at its calibrated strength: add it with scale 1, where it was calibrated.
+
+        `layers` and `positions` of the summary say where that is, if it is not its own place.
+        """
         return self.scale * SteeringVector(self.values, **self.place)
 
     def summary(self) -> dict[str, Any]:
         """Scale, what it reaches and the target, the other direction, tokens."""
         return {
             **super().summary(),
-            "layer": self.place["layer"],
+            "layers": ", ".join(map(str, self.provenance["layers"])),
+            "positions": self.provenance["positions"],
             "scale": self.scale,
             "reached": self.reached,
             "target": self.target,
@@ -138,6 +142,8 @@ def calibrate(
         opposite = spread([-found.scale])[0]
     condition = Condition("calibrated", (replace(edit, scale=found.scale),), found.scale)
     known = facts(adapter, vector, [condition], options, bos=bos, texts=len(rows))
+    known["layers"] = list(adapter.layers(edit.layers))
+    known["positions"] = edit.positions.describe()
     source = {"prompts": TITLE} if prompt is None else {}
     return Calibration(
         provenance={**known, **source, "notes": [*known["notes"], *found.notes]},
@@ -184,6 +190,9 @@ class Divergence:
 
     def __call__(self, scales: Sequence[float]) -> list[float]:
         """The percentile at each scale, in nats."""
+        if len(scales) > 1 and self.adapter.user_hooks():
+            # The user's hooks see the caller's prompts, each once.
+            return [self([scale])[0] for scale in scales]
         many = Strengths.of(self.prompts, self.edit, scales)
         completions, _ = self.options.complete(self.adapter, many.prompts, [many.generating])
         readings = [

@@ -147,6 +147,8 @@ def _check_place(vector: SteeringVector, positions: Positions | None) -> None:
             f"vector: its site is {vector.site}, where a component along it has no meaning in the "
             f"residual stream; compare_depth takes vectors of {', '.join(RESIDUAL)}."
         )
+    if positions is not None and not isinstance(positions, Positions):
+        raise ArgumentError(f"positions={positions!r}: a selector such as lp.positions.all().")
     if positions is not None and positions.moves:
         raise ArgumentError(
             f"positions={positions.describe()} moves with the newest token; compare_depth reads "
@@ -177,6 +179,8 @@ def _matched(
 
     def mean_kl(one: Condition, scales: Sequence[float]) -> list[float]:
         """Mean over texts of the mean KL over each text's completion."""
+        if len(scales) > 1 and adapter.user_hooks():
+            return [mean_kl(one, [scale])[0] for scale in scales]
         (edit,) = one.edits
         prompts = [reading.prompt for reading in readings]
         many = Strengths.of(prompts, edit, scales)

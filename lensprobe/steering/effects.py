@@ -52,7 +52,7 @@ class Effects:
         table = torch.from_numpy(np.asarray(vectors, dtype=np.float32))
         total = np.zeros(len(table))
         for group in buckets([row.tokens for row in self.rows], None):
-            total += self._summed([self.rows[index] for index in group], table)
+            total += self._summed(group, table)
         return total / len(self.rows)
 
     def facts(self) -> dict[str, Any]:
@@ -64,13 +64,14 @@ class Effects:
             "positions": self.positions.describe(),
         }
 
-    def _summed(self, rows: Sequence[Row], table: Tensor) -> np.ndarray:
-        """Effects summed over some rows, one batch."""
+    def _summed(self, group: Sequence[int], table: Tensor) -> np.ndarray:
+        """Effects summed over some rows, by their numbers, in one batch."""
+        rows = [self.rows[index] for index in group]
         batch = TokenBatch.pad(self.adapter, [row.tokens for row in rows], side="left")
         prompts = np.array([row.prompt for row in rows])
         edit = Add(table[0], layers=self.layer, site=self.site, positions=self.positions)
-        fan = Fan(self.adapter, batch, [edit], prompts=prompts, logits="last")
-        step = prompt_step(batch, prompts=prompts)
+        step = prompt_step(batch, prompts=prompts, rows=np.asarray(group))
+        fan = Fan(self.adapter, batch, [edit], prompts=prompts, rows=step.rows, logits="last")
         most = max(1, int(self.positions.mask(step).sum(1).max()))
         assert fan.logits is not None
         plain = self._read(fan.logits[:, None, -1], fan.logits[:, None, -1], rows)
@@ -91,11 +92,11 @@ class Effects:
     def _read(self, logits: Tensor, plain: Tensor, rows: Sequence[Row]) -> np.ndarray:
         """float64 `[rows vectors]` of logits `[rows vectors d_vocab]`."""
         if self.measure == "kl":
-            return kl(logits, plain.expand_as(logits)).double().cpu().numpy()
+            return kl(logits, plain.expand_as(logits)).cpu().double().numpy()
         answers = torch.tensor([row.answers for row in rows], device=logits.device)
         index = answers[:, None].expand(-1, logits.shape[1], -1)
-        pair = logits.float().gather(-1, index).double()
-        return (pair[..., 0] - pair[..., 1]).cpu().numpy()
+        pair = logits.float().gather(-1, index).cpu().double()
+        return (pair[..., 0] - pair[..., 1]).numpy()
 
 
 def effects_on(

@@ -81,7 +81,8 @@ class Pca(Estimator):
     """The first principal component of the pairs' differences, about zero.
 
     Not about their mean: what all pairs have in common is what is looked for. It equals the first
-    component of differences of both signs, as Zou et al. (2310.01405) and repeng take it.
+    component of differences of both signs, as Zou et al. (2310.01405) take it and repeng's
+    `pca_center`; repeng's default takes the differences' mean out first.
     """
 
     paired = True

@@ -92,7 +92,7 @@ class Strengths:
         """An addition of one strength, at each of several."""
         many = [prompt for prompt in prompts for _ in scales]
         owners = np.repeat(np.arange(len(prompts)), len(scales))
-        each = torch.tensor(list(scales) * len(prompts), dtype=torch.float64)
+        each = torch.tensor(list(scales) * len(prompts), dtype=torch.float32)
         edit = replace(edit, scale=each)
         return cls(many, owners, edit, replace(edit, positions=owned(edit.positions, owners)))
 

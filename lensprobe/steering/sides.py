@@ -145,7 +145,9 @@ def answer_token(tokenizer: Any, ids: tuple[int, ...], answer: str) -> int:
     space = len(answer) - len(answer.lstrip())
     tail = len(answer) - (letters[0] if letters else space)
     for begin in range(len(ids) - 1, -1, -1):
-        if len(tokenizer.decode(ids[begin:], clean_up_tokenization_spaces=False)) >= tail:
+        ending = tokenizer.decode(ids[begin:], clean_up_tokenization_spaces=False)
+        # Bytes of half a letter decode to a mark that is no letter of the answer.
+        if len(ending) >= tail and "\ufffd" not in ending:
             return begin
     raise ArgumentError(f"the answer {answer!r} is not found at the end of its text.")
 

@@ -147,6 +147,8 @@ class SteeringVector(Shown):
             preserve_norm: turn each token's stream instead of lengthening it; see `lp.Add`.
         """
         positions = self.default_positions() if positions is None else positions
+        if not isinstance(positions, Positions):
+            raise ArgumentError(f"positions={positions!r}: a selector such as lp.positions.all().")
         return Add(
             torch.tensor(self.values),
             scale=scale,
