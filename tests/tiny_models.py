@@ -147,7 +147,8 @@ def write_t5_folder(folder: Path, kind: str = "T5", **options: Any) -> Path:
     }
     config = getattr(transformers, f"{kind}Config")
     model = getattr(transformers, f"{kind}ForConditionalGeneration")
-    return _save(model, config(vocab_size=write_tokenizer(folder), **(small | options)), folder)
+    small |= {"vocab_size": write_tokenizer(folder)} | options
+    return _save(model, config(**small), folder)
 
 
 def _save(kind: Any, config: Any, folder: Path) -> Path:

@@ -25,8 +25,8 @@ __all__ = ["VIEWS", "completions", "heat", "tradeoff"]
 
 NAMES = {
     "mixed": "share of sensible mixtures",
-    "carry": "share of the mixing input's own tokens",
-    "keep": "share of the base text's own tokens",
+    "carry": "share of the mixing input that is carried",
+    "keep": "share of the base text that is kept",
     "malformed": "share of malformed completions",
     "logprob": "log-probability a token (nats)",
     "repetition": "repeated 4-grams",
@@ -47,7 +47,8 @@ def tradeoff(
 
     Args:
         found: a comparison of stacks.
-        measure: how well: "malformed" or "logprob"; None is the first of them that is known.
+        measure: how well: "malformed" (drawn as the share that is whole) or "logprob"; None is the
+            first of them that is known.
 
     Raises:
         ArgumentError: another measure.
@@ -59,7 +60,11 @@ def tradeoff(
         raise ArgumentError(f"measure={measure!r}: malformed or logprob.")
     keys = ["stack", "layer", "scale"]
     carried = rows_of(found.cells, measure="carry")
-    both = carried.merge(rows_of(found.cells, measure=chosen), on=keys, suffixes=("", "_well"))
+    well = rows_of(found.cells, measure=chosen)
+    if chosen == "malformed":
+        well = well.assign(value=1.0 - well["value"])
+    both = carried.merge(well, on=keys, suffixes=("", "_well"))
+    how = "share of well-formed completions" if chosen == "malformed" else NAMES[chosen]
     deepest = int(both["layer"].max())
     stacks = _stacks(found)
     traces: list[Any] = []
@@ -70,21 +75,18 @@ def tradeoff(
             traces.append(_curve(rows, stack, layer, deepest, look, panel))
         traces.append(_unedited(rows_of(mine, scale=0.0), look, panel))
     words = Words(
-        title=f"What is carried, and {NAMES[chosen]}",
+        title="What is carried, and how well it is said",
         subtitle=_subtitle(found),
         caption=(
             "Each curve is one block, from the unedited model (cross) to the largest scale; larger "
             "points are larger scales. The mixing input's activations are added once, front-aligned. "
-            + (
-                "Down and to the right is a text that says what the mixing input says and is whole."
-                if chosen == "malformed"
-                else "Up and to the right is a text that carries the mixing input and is fluent."
-            )
+            "A sensible mixture lies high and in the middle; high and to the right, the mixing input "
+            "has taken the base text's place."
         ),
         finding=_finding(found),
     )
     xaxis = {"title": {"text": NAMES["carry"]}, "range": [-0.04, 1.04]}
-    yaxis: dict[str, Any] = {"title": {"text": NAMES[chosen]}}
+    yaxis: dict[str, Any] = {"title": {"text": how}}
     if chosen == "malformed":
         yaxis |= {"range": [-0.04, 1.04]}
     bar = colour_bar("block", look.theme, tickformat="d", nticks=min(7, deepest + 1))
@@ -284,14 +286,17 @@ def _finding(found: StackComparison) -> str:
         mixed = rows.loc[(stack, "best", "mixed")]
         broken = rows.loc[(stack, "best", "malformed"), "value"]
         malformed = "" if math.isnan(broken) else f", {broken:.0%} malformed"
-        parts.append(f"the {stack} mixes sensibly in {number(mixed['value'])} of texts{malformed}")
-    answers = {
-        "there is one stack": "",
-        "these texts show no difference": "; the difference is within the noise",
-    }
-    return (
-        f"Here, at its best block and scale, {' and '.join(parts)}{answers.get(found.answer, '')}."
-    )
+        parts.append(f"the {stack} mixes sensibly in {mixed['value']:.0%} of texts{malformed}")
+    stacks = _stacks(found)
+    more = ""
+    if len(stacks) > 1:
+        gap = rows.loc[(" - ".join(stacks), "best", "mixed")]
+        more = (
+            f"; the difference is {number(gap['value'])} "
+            f"(95% interval {number(gap['low'])} to {number(gap['high'])}"
+            + (")" if found.answer in stacks else ", within the noise)")
+        )
+    return f"Here, at its best block and scale, {'; '.join(parts)}{more}."
 
 
 VIEWS = {"tradeoff": tradeoff, "heat": heat, "completions": completions}

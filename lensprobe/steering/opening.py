@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..tokens import Bos, Encoded, as_texts, encoded
 from .study import Condition, Sampling
 from .vector import SteeringVector
 
-__all__ = ["facts", "opened", "opened_prompts", "strength", "uninterruptible"]
+__all__ = ["amounts", "facts", "opened", "opened_prompts", "strength", "uninterruptible"]
 
 
 def opened(
@@ -73,6 +73,23 @@ def strength(scale: Any, name: str = "scale") -> float:
     if isinstance(scale, bool) or not np.isfinite(value):
         raise ArgumentError(f"{name}={scale!r}: a finite number.")
     return value
+
+
+def amounts(scales: Any) -> tuple[float, ...]:
+    """Scales, ascending, without the 0 that every curve begins with.
+
+    Raises:
+        ArgumentError: no scales, a number that is not finite, one twice.
+    """
+    if not isinstance(scales, Iterable) or isinstance(scales, str):
+        raise ArgumentError(f"scales={scales!r}: a sequence of numbers, or a mapping of them.")
+    found = sorted(strength(scale, "scales") for scale in scales)
+    if not found or len(set(found)) < len(found):
+        raise ArgumentError(f"scales={scales!r}: at least one number, and none of them twice.")
+    steered = tuple(scale for scale in found if scale)
+    if not steered:
+        raise ArgumentError(f"scales={scales!r}: 0 is the plain model; give another number.")
+    return steered
 
 
 def facts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from ..running.fanning import WHOLE
 from ..tokens import Bos, Encoded, as_texts, encoded
 from .citations import ACTADD
 from .mixing import mixing as mixed
-from .opening import opened_prompts, strength, uninterruptible
+from .opening import amounts, opened_prompts, uninterruptible
 from .site_runs import base_of, run_cell, sizes_table, sweep_table, texts_table
 from .study import Sampling, text_of
 
@@ -124,23 +124,23 @@ def compare_sites(
     adapter, rows = opened_prompts(
         model, texts, what="lp.steering.compare_sites", bos=bos, sampling=options
     )
-    amounts = _amounts(scales)
+    strengths = _amounts(scales)
     chosen = _depths(adapter) if layers is None else adapter.layers(layers)
     inputs = _inputs(adapter, mixing, rows, bos)
-    for site, layer in product(amounts, chosen):
+    for site, layer in product(strengths, chosen):
         adapter.hook_name(site, layer)
     with uninterruptible("compare_sites"):
         base = base_of(adapter, rows, inputs, options, progress)
         cells = []
-        for site, layer in product(amounts, chosen):
+        for site, layer in product(strengths, chosen):
             for place, one in enumerate(inputs):
                 vector = mixed(model, list(one.ids), layer=layer, site=site)
-                cells.append(run_cell(adapter, base, vector, place, amounts[site], progress))
+                cells.append(run_cell(adapter, base, vector, place, strengths[site], progress))
     known = {
         "bos": adapter.bos(bos),
         **options.facts(),
         "layers": list(chosen),
-        "scales": {site: list(found) for site, found in amounts.items()},
+        "scales": {site: list(found) for site, found in strengths.items()},
         "texts": len(rows),
         "mixing": [text_of(getattr(model, "tokenizer", None), one.ids) for one in inputs],
         "complete": True,
@@ -165,17 +165,7 @@ def _amounts(scales: Any) -> dict[str, tuple[float, ...]]:
         given = dict.fromkeys(SCALES, given)
     if not given:
         raise ArgumentError("scales is an empty mapping; name at least one site.")
-    found = {}
-    for site, values in given.items():
-        if not isinstance(values, Iterable) or isinstance(values, str):
-            raise ArgumentError(f"scales={values!r}: a sequence of numbers, or a mapping of them.")
-        amounts = sorted(strength(value, "scales") for value in values)
-        if not amounts or len(set(amounts)) < len(amounts):
-            raise ArgumentError(f"scales={values!r}: at least one number, and none of them twice.")
-        found[str(site)] = tuple(amount for amount in amounts if amount)
-        if not found[str(site)]:
-            raise ArgumentError(f"scales={values!r}: 0 is the plain model; give another number.")
-    return found
+    return {str(site): amounts(values) for site, values in given.items()}
 
 
 def _depths(adapter: Adapter) -> tuple[int, ...]:

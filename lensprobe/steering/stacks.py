@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from ..running.inputs import Inputs, one_each
 from ..tokens import Bos
 from .citations import ACTADD
 from .making import editable
-from .opening import strength, uninterruptible
+from .opening import amounts, uninterruptible
 from .stack_runs import Cell, Trial, judges_of
 from .stack_tables import cells_table, chosen_cells, own_table, stacks_table, texts_table
 from .study import Sampling
@@ -98,7 +98,7 @@ def compare_stacks(
     *,
     mixing: Any = None,
     layers: Any = "all",
-    scales: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 4.0),
+    scales: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0),
     site: str = DEFAULT_SITE,
     reference: Any = None,
     malformed: Callable[[str], bool] | None = None,
@@ -151,7 +151,7 @@ def compare_stacks(
         inputs.check_room(max_new_tokens)
     places = _places(adapter, layers, site)
     options = {
-        "scales": _amounts(scales),
+        "scales": amounts(scales),
         "site": site,
         "sampling": Sampling(max_new_tokens),
         "judges": judges_of(malformed, carried, reference),
@@ -203,23 +203,6 @@ def _result(
 
 def _name(judge: Any) -> str | None:
     return None if judge is None else getattr(judge, "__qualname__", type(judge).__name__)
-
-
-def _amounts(scales: Any) -> tuple[float, ...]:
-    """Scales, ascending, without the 0 that every curve begins with.
-
-    Raises:
-        ArgumentError: no scales, a number that is not finite, one twice.
-    """
-    if not isinstance(scales, Iterable) or isinstance(scales, str):
-        raise ArgumentError(f"scales={scales!r}: a sequence of numbers.")
-    amounts = sorted(strength(scale, "scales") for scale in scales)
-    found = tuple(amount for amount in amounts if amount)
-    if not found or len(set(amounts)) < len(amounts):
-        raise ArgumentError(
-            f"scales={scales!r}: at least one number that is not 0, and none of them twice."
-        )
-    return found
 
 
 def _places(adapter: Adapter, layers: Any, site: str) -> list[tuple[Named, int]]:
