@@ -251,7 +251,11 @@ def _emergence_sentence(watch: TrainingWatch, names: Sequence[str]) -> str:
         else "no activation is massive at any step looked at"
     )
     rates = pd.Series(watch.steps.loc[watch.steps["run"].isin(list(names)), "sink_rate"]).dropna()
-    sinks = f"; the sink rate reaches {rates.max():.0%}" if len(rates) else ""
+    sinks = ""
+    if len(rates):
+        sinks = (
+            f"; the sink rate reaches {rates.max():.0%}" if rates.max() else "; no head is a sink"
+        )
     return (
         f"Here {words}; the largest magnitude is at most {number(top['ratio'])} times the median "
         f"(step {int(top['step'])}){sinks}."
