@@ -151,14 +151,14 @@ def test_the_users_hooks_stay_and_see_whole_passes(decoder):
     plain = take(decoder, position=1)
     seen = []
     point = decoder.hook_dict["blocks.0.hook_resid_pre"]
-    point.add_hook(lambda value, hook: seen.append(value.shape[1]))
+    point.add_hook(lambda value, hook: seen.append(value.shape[:2]))
     try:
         result = take(decoder, position=1, batch_tokens=4096)
         assert len(point.fwd_hooks) == 1
     finally:
         point.fwd_hooks[-1].hook.remove()
         point.fwd_hooks.clear()
-    assert len(set(seen)) == 1
+    assert len(set(seen)) == 1 and seen[0][0] == len(TEXTS)
     assert any("hooks of your own" in note for note in result.provenance["notes"])
     close(result.heads, plain.heads)
 

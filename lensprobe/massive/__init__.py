@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .ablate import ablate
+from .ablate_result import Ablate
 from .anatomy import anatomy
 from .anatomy_result import Anatomy
 from .bos_pull import BosPull, bos_pull
@@ -27,6 +29,7 @@ from .training import (
 from .trajectory import Trajectory, trajectory
 
 __all__ = [
+    "Ablate",
     "Anatomy",
     "BosPull",
     "CheckpointSeries",
@@ -42,6 +45,7 @@ __all__ = [
     "Trajectory",
     "WarmStart",
     "ZeroMoment",
+    "ablate",
     "anatomy",
     "bos_pull",
     "gradient",

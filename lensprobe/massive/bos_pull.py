@@ -187,42 +187,55 @@ class _Run:
         batch = TokenBatch.pad(self.adapter, rows)
         whole = bool(self.adapter.user_hooks())
         fan = Fan(self.adapter, batch, [self._anchor("all")], logits="last" if whole else None)
-        times = len(self.dims) + 1
         layers = []
         for n in range(self.adapter.n_layers):
-            seen: dict[str, Tensor] = {}
-            name, gain = self.norms[n]
-            hooks: dict[str, Hook] = {
-                name: self._writer(fan.first, times, gain, seen),
-                self.scores[n]: lambda x, s=seen: s.__setitem__("scores", x.detach()),
-                self.patterns[n]: lambda x, s=seen: s.__setitem__("pattern", x.detach()),
-            }
-            fan.run([self._anchor(n)], times=times, probes=hooks, stop=n + 1)
-            if list(seen) != ["norm", "scores", "pattern"]:
-                # A norm behind attention may have the same name, and comes too late.
-                raise HookPointError(
-                    f"layer {n}: no norm, attention scores and pattern one after another; found "
-                    f"{', '.join(seen) or 'none'}."
-                )
-            layers.append(
-                counted(seen["scores"], seen["pattern"], batch.mask, self.target.position, times)
-            )
+            scores, pattern = self._answers(fan, n)
+            place, times = self.target.position, len(self.dims) + 1
+            layers.append(counted(scores, pattern, batch.mask, place, times))
         return [Counted.stack([layer[i] for layer in layers]) for i in range(len(rows))]
+
+    def _answers(self, fan: Fan, layer: int) -> list[Tensor]:
+        """Scores and pattern of a layer, each row plain and then with each dimension shifted."""
+        changes: list[int | None] = [None, *self.dims]
+        if fan.shared:
+            return self._pass(fan, layer, changes)
+        # The user's hooks must see the caller's rows, each once.
+        each = [self._pass(fan, layer, [change]) for change in changes]
+        return [torch.stack(parts, 1).flatten(0, 1) for parts in zip(*each, strict=True)]
+
+    def _pass(self, fan: Fan, layer: int, changes: Sequence[int | None]) -> list[Tensor]:
+        seen: dict[str, Tensor] = {}
+        hooks: dict[str, Hook] = {
+            self.norms[layer][0]: self._writer(fan.first, layer, changes, seen),
+            self.scores[layer]: lambda x: seen.__setitem__("scores", x.detach()),
+            self.patterns[layer]: lambda x: seen.__setitem__("pattern", x.detach()),
+        }
+        fan.run([self._anchor(layer)], times=len(changes), probes=hooks, stop=layer + 1)
+        if list(seen) != ["norm", "scores", "pattern"]:
+            # A norm behind attention may have the same name, and comes too late.
+            raise HookPointError(
+                f"layer {layer}: no norm, attention scores and pattern one after another; found "
+                f"{', '.join(seen) or 'none'}."
+            )
+        return [seen["scores"], seen["pattern"]]
 
     def _anchor(self, layers: Any) -> Scale:
         """Changes nothing, and says where a branch begins."""
         where = at_position(self.target.position)
         return Scale(factor=1.0, layers=layers, site="resid_pre", positions=where)
 
-    def _writer(self, first: int, times: int, gain: Tensor | None, seen: dict[str, Tensor]) -> Hook:
-        column = self.target.position - first
+    def _writer(
+        self, first: int, layer: int, changes: Sequence[int | None], seen: dict[str, Tensor]
+    ) -> Hook:
+        column, gain = self.target.position - first, self.norms[layer][1]
 
         def write(normed: Tensor) -> Tensor:
             seen["norm"] = normed
-            added = normed.new_zeros(times, normed.shape[-1])
-            for row, dim in enumerate(self.dims, start=1):
-                added[row, dim] = self.amount / (1.0 if gain is None else float(gain[dim]))
-            own = normed[:, column] + added.repeat(len(normed) // times, 1)
+            added = normed.new_zeros(len(changes), normed.shape[-1])
+            for row, dim in enumerate(changes):
+                if dim is not None:
+                    added[row, dim] = self.amount / (1.0 if gain is None else float(gain[dim]))
+            own = normed[:, column] + added.repeat(len(normed) // len(changes), 1)
             return torch.cat([normed[:, :column], own[:, None], normed[:, column + 1 :]], 1)
 
         return write

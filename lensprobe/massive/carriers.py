@@ -18,7 +18,7 @@ from ..tokens import Encoded, TokenBatch
 from .silencing import silence_neurons, silence_weights
 from .target import Target
 
-__all__ = ["ablations"]
+__all__ = ["ablations", "other_neurons"]
 
 ALONE = 8
 """Single weights that are also zeroed one at a time, the largest contributions first."""
@@ -39,7 +39,7 @@ def ablations(
     entries = [(n, neuron, target.dim) for n, neuron in neurons]
     tried: list[tuple[str, int, int, int, Mapping[str, Hook]]] = [("plain", -1, -1, 0, {})]
     if neurons:
-        count, others = len(neurons), _others(weights, neurons, seed)
+        count, others = len(neurons), other_neurons(weights, neurons, seed)
         tried += [
             ("neurons", -1, -1, count, silence_neurons(weights, neurons)),
             ("weights", -1, -1, count, silence_weights(weights, entries)),
@@ -68,7 +68,7 @@ def ablations(
     return pd.DataFrame(found)
 
 
-def _others(
+def other_neurons(
     weights: Weights, neurons: Sequence[tuple[int, int]], seed: int
 ) -> list[tuple[int, int]]:
     """As many neurons of the same layers, drawn from those that are not in the set."""

@@ -23,8 +23,10 @@ from ..running.measures import divergence, log_probs
 from ..running.session import Hook
 from ..tokens import Encoded, TokenBatch
 
-__all__ = ["Comparison", "Measured", "Meter", "joined_runs"]
+__all__ = ["EPSILON", "Comparison", "Measured", "Meter", "joined_runs"]
 
+EPSILON = 0.3
+"""Least attention of a sink, as in Gu et al. (2410.10781)."""
 BY_RUN = ("loss", "kl", "attention", "value_norm", "other_norm")
 UNREAD = "the weights cannot be read as numbers, so that the norms of v · W_O are left out"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..running.measures import perplexity
-from ..statistics import interval
+from ..statistics import difference, interval
 from .effects import Measured
 
 __all__ = ["Documents"]
@@ -72,6 +73,17 @@ class Documents:
             if np.isfinite(sums).any():
                 yield name, (sums, self.sequences)
 
+    def pooled(self, groups: Sequence[Sequence[int]]) -> Documents:
+        """The same documents with runs averaged group by group, as draws of one control are."""
+
+        def mean(sums: np.ndarray) -> np.ndarray:
+            return np.stack([sums[list(group)].mean(0) for group in groups])
+
+        other = copy(self)
+        other.edited = {name: (mean(sums), by) for name, (sums, by) in self.edited.items()}
+        other.heads = {name: mean(sums) for name, sums in self.heads.items()}
+        return other
+
     def effects(self, labels: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         """One row a measure and run: the labels of the run, value and change with their intervals."""
         frames = []
@@ -80,9 +92,30 @@ class Documents:
             change = interval(sums - self.plain[name][0], counts, seed=self.seed)
             frames.append(self._frame(name, labels, value, change))
             if name == "loss":
-                plain = perplexity(self.plain["loss"][0].sum() / counts.sum())
-                scaled = tuple(plain * (perplexity(part) - 1) for part in change)
-                frames.append(self._frame("perplexity", labels, map(perplexity, value), scaled))
+                base = self.plain["loss"][0]
+                lost = difference(sums, base, counts, of=perplexity, seed=self.seed)
+                frames.append(self._frame("perplexity", labels, map(perplexity, value), lost))
+        return pd.concat(frames, ignore_index=True)
+
+    def notes(self) -> list[str]:
+        """How many documents are left out of a measure, because it is not finite in some run."""
+        found = []
+        for name, (sums, counts) in self.edited.items():
+            lost = int((~np.isfinite(sums) & (counts > 0)).any(0).sum())
+            if lost:
+                found.append(
+                    f"{name} is not finite somewhere in {lost} documents, and leaves them out"
+                )
+        return found
+
+    def means(self, labels: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+        """One row a measure and run: value and change, without intervals."""
+        frames = []
+        for name, (sums, counts) in self.edited.items():
+            changes = sums - self.plain[name][0]
+            value, change = (part.sum(-1) / counts.sum() for part in (sums, changes))
+            columns = {"measure": name, **labels, "value": value, "change": change}
+            frames.append(pd.DataFrame(columns))
         return pd.concat(frames, ignore_index=True)
 
     def _frame(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..models.sites import DEFAULT_SITE
+from ..tokens import Encoded
 from .subject import Subject
 from .target import Target
 from .trajectory import trajectory
 
-__all__ = ["birth_of", "numbers", "scored_rows"]
+__all__ = ["FEW", "birth_of", "check_epsilon", "length_note", "numbers", "scored_rows"]
 
 FEW = 8
 """Sequences whose trajectory says where a coordinate is born; it hardly differs between texts."""
@@ -79,3 +81,20 @@ def numbers(name: str, given: Any) -> tuple[float, ...]:
     if not found or not np.isfinite(found).all() or len(set(found)) < len(found):
         raise ArgumentError(f"{name}={given!r}: one or more different finite numbers.")
     return tuple(sorted(found))
+
+
+def check_epsilon(epsilon: Any) -> None:
+    """Raises `ArgumentError` unless it is an attention."""
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+        raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
+
+
+def length_note(rows: Sequence[Encoded]) -> list[str]:
+    """What a reader of attention and sink rates should know where lengths differ."""
+    short, long = min(map(len, rows)), max(map(len, rows))
+    if long < 2 * short:
+        return []
+    return [
+        f"sequences have {short} to {long} tokens; attention to one position, and with it the sink "
+        "rate, is larger in shorter ones"
+    ]

@@ -20,9 +20,9 @@ from ..running.batching import Outcome, each_group
 from ..running.fanning import WHOLE, times_that_fit, tokens_that_fit
 from ..settings import current
 from ..tokens import Bos
-from .effects import Comparison, Measured, Meter, joined_runs
+from .effects import EPSILON, Comparison, Measured, Meter, joined_runs
 from .effects_tables import Documents
-from .place import birth_of, numbers, scored_rows
+from .place import birth_of, check_epsilon, length_note, numbers, scored_rows
 from .result import SUN, Finding, MassiveScan
 from .subject import Subject, subject
 from .target import Target
@@ -30,8 +30,6 @@ from .target import Target
 __all__ = ["Rescale", "rescale"]
 
 FACTORS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 4.0, 8.0)
-EPSILON = 0.3
-"""Least attention of a sink, as in Gu et al."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -160,25 +158,13 @@ def rescale(
     meter = Meter(adapter, target.position)
     place, note = birth_of(adapter, about, target, batch_tokens) if given is None else (given, "")
     run = _Run(meter, about, kept, target, place, chosen)
+    rows = [about.rows[i] for i in kept]
     outcome = each_group(
-        [about.rows[i] for i in kept],
-        run.work,
-        batch_tokens=tokens_that_fit(adapter, batch_tokens),
-        progress=progress,
+        rows, run.work, batch_tokens=tokens_that_fit(adapter, batch_tokens), progress=progress
     )
-    notes = [
-        *([note] if note else []),
-        *meter.notes,
-        *outcome.notes,
-        *([] if run.shared else [WHOLE]),
-    ]
-    return _finished(run, outcome, float(epsilon), notes, current("seed", seed) or 0)
-
-
-def check_epsilon(epsilon: Any) -> None:
-    """Raises `ArgumentError` unless it is an attention."""
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
-        raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
+    notes = [*([note] if note else []), *meter.notes, *length_note(rows), *outcome.notes]
+    whole = [] if run.shared else [WHOLE]
+    return _finished(run, outcome, float(epsilon), notes + whole, current("seed", seed) or 0)
 
 
 @dataclass
@@ -250,7 +236,7 @@ def _finished(
             "seed": seed,
             "finished": len(outcome.answers),
             "complete": outcome.complete,
-            "notes": [*about.facts["notes"], *notes],
+            "notes": [*about.facts["notes"], *notes, *tally.notes()],
         },
         effects=tally.effects(labels),
         heads=tally.heads_table(labels),

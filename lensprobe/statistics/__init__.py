@@ -11,7 +11,7 @@ from __future__ import annotations
 from .bundle import Bundle, Earliest
 from .counting import Counts, Histogram
 from .covariance import Covariance
-from .intervals import ends, interval, resampled
+from .intervals import difference, ends, interval, resampled
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
 from .reservoir import Reservoir
@@ -26,6 +26,7 @@ __all__ = [
     "Moments",
     "Reservoir",
     "TopK",
+    "difference",
     "ends",
     "interval",
     "resampled",

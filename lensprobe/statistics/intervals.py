@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["ends", "interval", "resampled"]
+__all__ = ["difference", "ends", "interval", "resampled"]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -73,6 +74,20 @@ def resampled(sums: Any, counts: Any = None, *, seed: int = 0) -> tuple[np.ndarr
         ).bootstrap_distribution
     # Fewer than two known documents say nothing about the spread between documents.
     return value, np.where(known.sum(-1)[..., None] > 1, drawn, np.nan)
+
+
+def difference(
+    sums: Any, base: Any, counts: Any = None, *, of: Callable[[Any], Any], seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`of(mean of sums) - of(mean of base)` over the same documents, and the ends of its interval.
+
+    For what is no mean over documents itself, as a perplexity is not: taken resample by resample.
+    Documents that are not finite in `sums` are left out of both. `base` is broadcast to `sums`.
+    """
+    known = np.where(np.isfinite(sums), base, np.nan)
+    value, drawn = resampled(sums, counts, seed=seed)
+    other, base_drawn = resampled(known, counts, seed=seed)
+    return of(value) - of(other), *ends(of(drawn) - of(base_drawn))
 
 
 def ends(drawn: np.ndarray, *, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:

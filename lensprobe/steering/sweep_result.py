@@ -12,7 +12,7 @@ import pandas as pd
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..results import Result
-from ..statistics import ends, interval, resampled
+from ..statistics import difference, interval
 from ..tokens import token_strings
 from .citations import ACTADD, CAA
 
@@ -139,16 +139,10 @@ class _Cells:
         frames = [self._frame(self.measure, value, change)]
         if self.measure == "loss":
             ratio = tuple(np.exp(part) for part in change)
-            frames.append(self._frame("perplexity", tuple(map(np.exp, value)), self._lost()))
+            lost = difference(self.sums, self.base, self.counts, of=np.exp, seed=self.seed)
+            frames.append(self._frame("perplexity", tuple(map(np.exp, value)), lost))
             frames.append(self._frame("ratio", ratio, tuple(part - 1 for part in ratio)))
         return frames
-
-    def _lost(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The change in perplexity, which is no mean over documents: taken resample by resample."""
-        known = np.where(np.isfinite(self.sums), self.base, np.nan)
-        steered, drawn = resampled(self.sums, self.counts, seed=self.seed)
-        plain, base = resampled(known, self.counts, seed=self.seed)
-        return np.exp(steered) - np.exp(plain), *ends(np.exp(drawn) - np.exp(base))
 
     def plain(self) -> list[pd.DataFrame]:
         """`plain` rows."""
