@@ -151,7 +151,7 @@ def _kinds_sentence(frame: pd.DataFrame) -> str:
     both = both[(both["mean"] > 0) & (both["mean_other"] > 0)]
     if both.empty:
         return "Here there is only one kind of token to show."
-    times = (both["mean"] / both["mean_other"]).to_numpy()
+    times = np.asarray(both["mean"] / both["mean_other"])
     row = both.iloc[int(times.argmax())]
     return (
         f"Here the first token's largest value is up to {number(times.max())} times that of "
