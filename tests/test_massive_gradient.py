@@ -221,6 +221,8 @@ def test_the_loss_is_that_of_rescale(decoder):
 
 def test_flags_hooks_and_gradients_are_as_before(tiny_gpt2):
     parameters = list(tiny_gpt2.parameters())
+    for parameter in parameters:
+        parameter.grad = None
     parameters[0].requires_grad_(False)
     before = [p.requires_grad for p in parameters]
     try:

@@ -76,8 +76,8 @@ def test_gradients_flow_around_what_is_silent(tiny_gpt2):
     with hooked(adapter, hooks):
         out = adapter.run(start, start=1, stop=4)
     assert out is not None
-    out.square().sum().backward()
-    assert start.grad is not None and bool(start.grad.abs().sum() > 0)
+    (slope,) = torch.autograd.grad(out.square().sum(), start)
+    assert bool(slope.abs().sum() > 0)
 
 
 def test_the_planted_writers_are_what_writes(planted):
