@@ -189,9 +189,9 @@ def positive_whole(name: str, value: Any) -> int:
     Raises:
         ArgumentError: anything but a whole number from 1 on.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
         raise ArgumentError(f"{name}={value!r}: a positive whole number.")
-    return value
+    return value.__index__()
 
 
 def _length(adapter: Adapter, length: Any, longest: int, bos: bool) -> int:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import operator
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ from typing_extensions import Self
 
 from .errors import ArgumentError, nearest
 
-__all__ = ["current", "options"]
+__all__ = ["checked_seed", "current", "options"]
 
 DEFAULTS: dict[str, Any] = {
     "batch_tokens": 2048,
@@ -80,3 +81,21 @@ def options(**values: Any) -> _Options:
 def current(name: str, given: Any = None) -> Any:
     """What a call was given, or the option in force where it was given None."""
     return _STATE.get()[name] if given is None else given
+
+
+def checked_seed(given: Any = None) -> int | None:
+    """The seed in force, as an int; NumPy's whole numbers count as such.
+
+    Raises:
+        ArgumentError: anything but a whole number from 0 on, or None.
+    """
+    seed = current("seed", given)
+    if seed is None:
+        return None
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        whole = -1
+    if whole < 0 or isinstance(seed, bool):
+        raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")
+    return whole

@@ -244,6 +244,20 @@ def test_the_default_prompts_are_packaged(decoder):
     assert "Alice" in found.provenance["prompts"]
 
 
+def test_the_summary_says_where_the_vector_was_added(decoder):
+    found = lp.steering.calibrate(
+        decoder,
+        vector_for(decoder),
+        target=0.3,
+        prompt=PROMPTS,
+        layers=[1, 2],
+        positions=where.all(),
+        max_new_tokens=2,
+    )
+    assert found.summary()["layers"] == "1, 2"
+    assert found.summary()["positions"] == "all()"
+
+
 def test_it_saves_and_opens(calibrated, tmp_path):
     again = lp.open(calibrated.save(tmp_path / "scale"))
     pd.testing.assert_frame_equal(again.curve, calibrated.curve)

@@ -634,3 +634,10 @@ def test_the_answers_first_letter_is_found_in_any_script(tiny_gpt2, answer):
     at = answer_token(tokenizer, ids, answer)
     assert tokenizer.decode(ids[at:]).lstrip().startswith(letter)
     assert not tokenizer.decode(ids[at + 1 :]).lstrip().startswith(answer.strip(" ("))
+
+
+def test_equal_sides_give_zero_and_say_so(tiny_gpt2):
+    with pytest.warns(UserWarning, match="the vector is zero"):
+        found = lp.steering.difference(tiny_gpt2, ["one", "two"], ["one", "two"], layers=1)
+    assert not found.values.any()
+    assert any("vector is zero" in note for note in found.provenance["notes"])

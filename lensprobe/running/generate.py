@@ -16,7 +16,7 @@ from ..edits import Edit
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..results import Result
-from ..settings import current
+from ..settings import checked_seed
 from ..tokens import Bos, Encoded, TokenBatch, token_strings
 from .batching import each_group
 from .decoding import Decoder
@@ -112,7 +112,7 @@ def generate(
     adapter = adapter_for(model)
     adapter.require_runnable("lp.generate")
     check_budget(max_new_tokens)
-    sampler = Sampler(temperature, top_k, top_p, repetition_penalty, current("seed", seed))
+    sampler = Sampler(temperature, top_k, top_p, repetition_penalty, checked_seed(seed))
     inputs = Inputs.prompted(adapter, prompt, bos)
     inputs.check_room(max_new_tokens)
     session = Session(adapter, edits, texts=len(inputs))

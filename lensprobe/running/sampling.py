@@ -38,7 +38,7 @@ class Sampler:
         repetition_penalty: float,
         seed: int | None,
     ) -> None:
-        _check(temperature, top_k, top_p, repetition_penalty, seed)
+        _check(temperature, top_k, top_p, repetition_penalty)
         self.options = {
             "temperature": temperature,
             "top_k": top_k,
@@ -102,7 +102,6 @@ def _check(
     top_k: int | None,
     top_p: float | None,
     repetition_penalty: float,
-    seed: int | None,
 ) -> None:
     for name, value in (("temperature", temperature), ("repetition_penalty", repetition_penalty)):
         if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value):
@@ -117,5 +116,3 @@ def _check(
         raise ArgumentError(f"top_p={top_p!r}: above 0 and at most 1, or None.")
     if repetition_penalty <= 0:
         raise ArgumentError(f"repetition_penalty={repetition_penalty!r}: a positive number.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")

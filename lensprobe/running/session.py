@@ -288,7 +288,9 @@ def _listed(edits: Edit | Iterable[Edit]) -> list[Edit]:
     found = [edits] if isinstance(edits, Edit) or not isinstance(edits, Iterable) else list(edits)
     for edit in found:
         if not isinstance(edit, Edit):
-            raise ArgumentError(f"edits: {edit!r} is not an edit such as lp.Add or lp.Scale.")
+            raise ArgumentError(
+                f"edits: a {type(edit).__name__} is not an edit such as lp.Add or lp.Scale."
+            )
     return found
 
 

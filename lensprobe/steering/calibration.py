@@ -201,7 +201,7 @@ class Divergence:
         ]
 
         def reduce(index: int, logits: Mapping[str, Tensor], targets: Tensor) -> np.ndarray:
-            return kl(logits["steered"], logits[PLAIN]).double().cpu().numpy()
+            return kl(logits["steered"], logits[PLAIN]).cpu().double().numpy()
 
         found = read_again(
             self.adapter, readings, {"steered": [many.edit]}, reduce, progress=self.progress

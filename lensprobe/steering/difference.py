@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from ..models.adapter import Adapter, adapter_for
 from ..models.sites import DEFAULT_SITE
 from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import WHOLE
-from ..settings import current
+from ..settings import checked_seed, current
 from ..tokens import Bos
 from .estimators import ESTIMATORS, Estimator
 from .layered import SteeringVectors
@@ -124,10 +125,7 @@ def _checked(method: str, site: str, seed: int | None) -> tuple[type[Estimator],
         )
     if site not in EDITABLE:
         raise ArgumentError(f"site={site!r}: vectors are added at {', '.join(EDITABLE)}.")
-    chance = current("seed", seed)
-    if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int)):
-        raise ArgumentError(f"seed={seed!r}: a whole number, or None.")
-    return ESTIMATORS[method], chance or 0
+    return ESTIMATORS[method], checked_seed(seed) or 0
 
 
 @dataclass
@@ -224,6 +222,9 @@ class _Run:
             notes.append("the model is in training mode: dropout, if any, was active")
         if self.lost:
             notes.append(f"{self.lost} texts left out: activations that are not finite")
+        if not any(self.estimator.vector(index).any() for index in range(len(self.reader.layers))):
+            notes.append("both sides are equal where they were read: the vector is zero")
+            warnings.warn(f"{notes[-1]}.", stacklevel=2)
         return notes
 
     def plan(self) -> Plan:

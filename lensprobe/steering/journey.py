@@ -129,12 +129,12 @@ def _ways(
         components.append(torch.stack([seen[layer][1] for layer in layers]))
         times = [_times(adapter, one, layer) for layer in layers]
         added.append(one.scale * torch.tensor(times)[:, None, None] * lengths.cpu())
-    norm, component = torch.stack(norms).double(), torch.stack(components).double()
+    norm, component = torch.stack(norms).cpu().double(), torch.stack(components).cpu().double()
     parts = {
         "norm": norm,
         "ratio": norm / norm[:1],
         "component": component - component[:1],
-        "added": torch.stack(added).double(),
+        "added": torch.stack(added).cpu().double(),
     }
     real = picked.cpu()
     return [

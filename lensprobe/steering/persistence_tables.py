@@ -75,8 +75,8 @@ def read_all(
 
     def reduce(index: int, logits: Mapping[str, Tensor], targets: Tensor) -> Read:
         pairs = torch.stack([kl(logits[one], logits[other]) for one, other in PAIRS])
-        loss = losses(logits[PLAIN], targets).double().mean()
-        return Read(whose[index], readings[index], pairs.double().cpu().numpy(), float(loss))
+        loss = losses(logits[PLAIN], targets).cpu().double().mean()
+        return Read(whose[index], readings[index], pairs.cpu().double().numpy(), float(loss))
 
     edits = {one.name: one.edits for one in conditions}
     return read_again(adapter, readings, edits, reduce, progress=progress)
@@ -171,8 +171,8 @@ def control_table(
         )
         for reading, held, anew in zip(readings, *both, strict=True):
             cells = {
-                "kl": kl(anew, held).double().cpu().numpy(),
-                "value": (anew - held).abs().amax(-1).double().cpu().numpy(),
+                "kl": kl(anew, held).cpu().double().numpy(),
+                "value": (anew - held).abs().amax(-1).cpu().double().numpy(),
             }
             known = {"kind": kind, "text": reading.owner, "step": np.arange(len(held))}
             parts.append(pd.DataFrame({**known, **cells}))

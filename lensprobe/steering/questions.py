@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from ..documents import records
 from ..errors import ArgumentError
+from ..settings import checked_seed
 
 __all__ = ["Question", "Questions", "questions", "stream_questions"]
 
@@ -86,7 +87,7 @@ class Questions(Sequence[Question]):
             raise ArgumentError(f"share={share!r}: between 0 and 1.")
         if len(self) < 2:
             raise ArgumentError(f"{len(self)} question cannot be split; give at least two.")
-        order = np.random.default_rng(seed).permutation(len(self))
+        order = np.random.default_rng(checked_seed(seed)).permutation(len(self))
         count = min(max(1, round(share * len(self))), len(self) - 1)
         parts = np.sort(order[:count]), np.sort(order[count:])
         train, test = (Questions((self[int(i)] for i in part), self.source) for part in parts)
@@ -145,7 +146,10 @@ def _question(place: str, record: Any) -> Question:
     if isinstance(record, Question):
         return record
     if not isinstance(record, Mapping):
-        raise ArgumentError(f"{place} is no record with the fields {', '.join(FIELDS.values())}.")
+        raise ArgumentError(
+            f"{place} is no record with the fields {', '.join(FIELDS.values())}; texts come in two "
+            "sides, positive and negative."
+        )
     for name in FIELDS.values():
         if name not in record:
             raise ArgumentError(f"{place} lacks {name!r}; it has {', '.join(map(str, record))}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,7 @@ def base_of(
 
     def reduce(index: int, logits: Mapping[str, Tensor], targets: Tensor) -> np.ndarray:
         own = [mass(logits[PLAIN], found.own(a, index)).mean() for a in range(len(inputs))]
-        loss = losses(logits[PLAIN], targets).double().mean()
+        loss = losses(logits[PLAIN], targets).cpu().double().mean()
         return np.array([-float(loss), *map(float, own)])
 
     read = np.array(read_again(adapter, readings, {}, reduce, progress=progress))
@@ -119,12 +119,30 @@ def run_cell(
     scales: tuple[float, ...],
     progress: bool | None,
 ) -> Cell:
-    """Every base text at every scale, in rows of one batch.
+    """Every base text at every scale, in rows of one batch; one scale at a time under user hooks.
 
     Raises:
         ArgumentError: the vector does not fit the base texts.
         Interrupted: Ctrl-C.
     """
+    if len(scales) == 1 or not adapter.user_hooks():
+        return _run(adapter, base, vector, place, scales, progress)
+    cells = [_run(adapter, base, vector, place, (scale,), progress) for scale in scales]
+    values = {
+        name: np.concatenate([cell.values[name] for cell in cells], axis=1) for name in MEASURES
+    }
+    words = [[one[0] for one in row] for row in zip(*(cell.words for cell in cells), strict=True)]
+    return replace(cells[0], scales=scales, values=values, words=words)
+
+
+def _run(
+    adapter: Adapter,
+    base: Base,
+    vector: SteeringVector,
+    place: int,
+    scales: tuple[float, ...],
+    progress: bool | None,
+) -> Cell:
     edit = vector.add(1.0)
     check(adapter, base.prompts, [edit])
     many = Strengths.of(base.prompts, edit, scales)
@@ -142,10 +160,10 @@ def run_cell(
     def divergence(index: int, logits: Mapping[str, Tensor], targets: Tensor) -> list[float]:
         own = base.own(place, owners[index])
         pair = kl(logits["mixed"], logits[PLAIN]), mass(logits["mixed"], own)
-        return [float(found.double().mean()) for found in pair]
+        return [float(found.cpu().double().mean()) for found in pair]
 
     def fluency(index: int, logits: Mapping[str, Tensor], targets: Tensor) -> float:
-        return -float(losses(logits[PLAIN], targets).double().mean())
+        return -float(losses(logits[PLAIN], targets).cpu().double().mean())
 
     steered = read_again(adapter, again, {"mixed": [many.edit]}, divergence, progress=progress)
     kls, masses = np.array(steered).T

@@ -15,7 +15,7 @@ from ..models.sites import DEFAULT_SITE
 from ..positions import Positions
 from ..running.batching import progress_bar
 from ..running.fanning import WHOLE
-from ..settings import current
+from ..settings import checked_seed, current
 from ..tokens import Bos
 from .effects import Effects, effects_on
 from .making import editable, middle
@@ -95,7 +95,7 @@ def stability(
     adapter = adapter_for(model)
     adapter.require_decoder("lp.steering.stability")
     place = editable(adapter, middle(adapter, layer), site)
-    wanted, chance = _checked(n, repeats, measure), _seed(seed)
+    wanted, chance = _checked(n, repeats, measure), checked_seed(seed) or 0
     amount = strength(scale)
     pairs, held = _held_out(positive, negative, prompt, limit, chance, measure)
     sides = Sides(
@@ -212,11 +212,13 @@ def _held_out(
 
 
 def _checked(n: Any, repeats: Any, measure: Any) -> tuple[int | str, ...]:
-    wanted = (n,) if isinstance(n, int | str) else tuple(n)
-    for one in wanted:
-        whole = isinstance(one, int) and not isinstance(one, bool) and one >= 1
-        if one != "all" and not whole:
-            raise ArgumentError(f'n={n!r}: positive whole numbers, or "all".')
+    given = [n] if isinstance(n, str) or not np.iterable(n) else list(n)
+    try:
+        wanted = tuple(one if isinstance(one, str) else positive_whole("n", one) for one in given)
+    except ArgumentError:
+        wanted = ("",)
+    if any(isinstance(one, str) and one != "all" for one in wanted):
+        raise ArgumentError(f'n={n!r}: positive whole numbers, or "all".')
     if not wanted:
         raise ArgumentError("n is empty; give at least one number of pairs.")
     if positive_whole("repeats", repeats) < 2:
@@ -224,10 +226,3 @@ def _checked(n: Any, repeats: Any, measure: Any) -> tuple[int | str, ...]:
     if measure not in ("all", "cosine"):
         raise ArgumentError(f'measure={measure!r}: "all" or "cosine".')
     return wanted
-
-
-def _seed(seed: Any) -> int:
-    chance = current("seed", seed)
-    if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int)):
-        raise ArgumentError(f"seed={seed!r}: a whole number, or None.")
-    return chance or 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,19 @@ class Trial:
         return self._measured(np.arange(len(self)), self.own[0], ())
 
     def cell(self, stack: Named, layer: int) -> Cell:
-        """Every base text at every scale, in rows of one batch: row `text * scales + k`."""
+        """Every base text at every scale; one scale at a time under the user's hooks."""
+        if len(self.scales) == 1 or not self.adapter.user_hooks():
+            return self._cell(stack, layer)
+        cells = [replace(self, scales=(scale,))._cell(stack, layer) for scale in self.scales]
+        words = [word for row in zip(*(cell.words for cell in cells), strict=True) for word in row]
+        values = {
+            name: np.concatenate([cell.values[name] for cell in cells], axis=1)
+            for name in cells[0].values
+        }
+        return Cell(stack, layer, words, values)
+
+    def _cell(self, stack: Named, layer: int) -> Cell:
+        """In rows of one batch: row `text * scales + k`."""
         count = len(self.scales)
         edit = Add(
             self._tables(stack, layer).repeat_interleave(count, dim=0),

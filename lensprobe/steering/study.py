@@ -15,7 +15,7 @@ from ..edits import Add
 from ..models.adapter import Adapter
 from ..running.generate import generate
 from ..running.sampling import Sampler
-from ..settings import current
+from ..settings import checked_seed
 from ..statistics import interval
 from ..tokens import Encoded, token_strings
 from .forced import PLAIN, Reading, read_again, selected
@@ -43,7 +43,7 @@ class Sampling:
         Raises:
             ArgumentError: an option out of range.
         """
-        seed = current("seed", self.seed)
+        seed = checked_seed(self.seed)
         sampler = Sampler(self.temperature, self.top_k, self.top_p, 1.0, seed)
         return replace(self, seed=None if sampler.greedy else sampler.seed)
 
@@ -154,7 +154,7 @@ def _divergences(
     def reduce(index: int, logits: Mapping[str, Tensor], targets: Tensor) -> list[np.ndarray]:
         plain = logits[PLAIN]
         pairs = [(kl(logits[name], plain), losses(logits[name], targets)) for name in names]
-        return [torch.stack(pair).double().cpu().numpy() for pair in pairs]
+        return [torch.stack(pair).cpu().double().numpy() for pair in pairs]
 
     names = [one.name for one in conditions]
     edits = {one.name: one.edits for one in conditions}
@@ -175,7 +175,7 @@ def _fluency(
     ]
 
     def reduce(index: int, logits: Mapping[str, Tensor], targets: Tensor) -> float:
-        return float(losses(logits[PLAIN], targets).double().mean())
+        return float(losses(logits[PLAIN], targets).cpu().double().mean())
 
     found = read_again(adapter, written, {}, reduce, progress=progress)
     return np.array(found).reshape(len(own), len(prompts))

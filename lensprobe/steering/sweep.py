@@ -12,7 +12,7 @@ from ..costs import Plan
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..positions import Positions
-from ..settings import current
+from ..settings import checked_seed, current
 from ..tokens import Bos
 from .layered import SteeringVectors
 from .subjects import Subject, subjects
@@ -96,7 +96,7 @@ def sweep(
         run.read(batch_tokens, progress)
         if not run.outcome.complete:
             break
-    return _finished(adapter, runs, wanted, {**facts, "seed": current("seed", seed) or 0})
+    return _finished(adapter, runs, wanted, {**facts, "seed": checked_seed(seed) or 0})
 
 
 def _finished(
