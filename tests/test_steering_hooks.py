@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
 
 import lensprobe as lp
 from lensprobe.models.adapter import adapter_for
@@ -32,8 +31,8 @@ def watching(model):
 
 
 def vector_for(model):
-    generator = torch.Generator().manual_seed(3)
-    return SteeringVector(torch.randn(adapter_for(model).d_model, generator=generator), 1)
+    values = np.random.default_rng(3).standard_normal(adapter_for(model).d_model)
+    return SteeringVector(values, 1)
 
 
 def calibrate(model):
