@@ -19,7 +19,8 @@ from ..errors import ArgumentError, OutputError, nearest
 from ..plot.theme import DARK, LIGHT
 from ..results import Result, writing
 from .parts import Fact, Page, flatten
-from .sections import TITLES, headlines, leads, reading, section
+from .sections import headlines, leads, reading, section
+from .words import TITLES
 
 __all__ = ["page_of", "render", "write"]
 

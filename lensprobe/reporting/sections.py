@@ -13,88 +13,9 @@ from ..plot.tokens import visible
 from ..plot.wording import by_key, finding_name, finding_sentence, sink_sentence
 from ..results import Result
 from .parts import Fact, FigurePart, Section, TablePart, figure_part, table_part
+from .words import LEADS, NOTES, READING, TABLES, TITLES
 
 __all__ = ["headlines", "leads", "reading", "section"]
-
-TITLES = {
-    "massive.scan": "Massive activations",
-    "massive.trajectory": "A massive activation through the layers",
-    "massive.anatomy": "Anatomy of a massive activation",
-    "massive.tokens": "Which first tokens get a massive activation",
-    "sinks.scan": "Attention sinks",
-    "steering.calibration": "How strong a steering vector must be",
-    "steering.depth": "Once, or at every block",
-    "steering.persistence": "Does an addition stay?",
-    "steering.positions": "Where an addition is made",
-    "steering.sites": "Attention values and the residual stream",
-    "steering.stability": "Does a vector settle with more pairs?",
-    "steering.stacks": "In the encoder or in the decoder",
-    "steering.sweep": "What a steering vector does",
-    "steering.vector": "A steering vector",
-    "steering.vectors": "Steering vectors, layer by layer",
-}
-
-LEADS = {
-    "massive.scan": (
-        "In many models a few numbers of the residual stream are thousands of times larger than "
-        "the rest. They sit in fixed dimensions, at fixed positions, and hardly depend on the text."
-    ),
-    "sinks.scan": (
-        "In many models most heads rest their attention on the first token, whatever it is. As a "
-        "rule its value vector is small, so attention that rests there changes little: it is a "
-        "way of doing nothing."
-    ),
-}
-
-READING = {
-    "massive.scan": (
-        "Massive activation",
-        "A single number of a token's residual stream that is far larger than its neighbours: "
-        "above 100 in magnitude and at least 1,000 times the median of that layer, unless other "
-        "thresholds are stated above (Sun et al., 2024). It acts like a constant bias that the "
-        "model builds in one early layer, keeps through the middle ones and removes near the "
-        "end.",
-    ),
-    "sinks.scan": (
-        "Attention sink",
-        "A token that gets much attention whatever it says, as a rule the first. The sink rate "
-        "is the share of heads whose mean attention to it exceeds 0.3, or the ε stated above (Gu "
-        "et al., 2025). It falls as texts get longer, so compare only reports of equal length.",
-    ),
-}
-
-TABLES = {
-    "findings": "Massive activations, strongest first",
-    "layers": "Layer by layer",
-    "kinds": "By kind of token",
-    "nonfinite": "Values that are not finite",
-    "trajectories": "Each massive activation, layer by layer",
-    "heads": "Head by head and key by key",
-    "profile": "Entropy and value norms, head by head",
-}
-
-NOTES = {
-    ("massive.scan", "findings"): (
-        "position −1: not at one fixed position · layer: where it is strongest · first, last: "
-        "the layers between which it is massive · value: signed mean over sequences at that "
-        "layer · share: of the sequences that show it · ratio: magnitude over the median"
-    ),
-    ("massive.scan", "layers"): (
-        "value: the largest magnitude of that rank in any sequence · mean: its mean over "
-        "sequences · median: mean over sequences of the median magnitude · ratio: mean over "
-        "median"
-    ),
-    ("massive.scan", "kinds"): (
-        "value: the largest magnitude · mean: mean over tokens of each token's largest · count: "
-        "tokens"
-    ),
-    ("sinks.scan", "heads"): (
-        "value: mean attention to that key position · sink_rate: share of sequences above ε"
-    ),
-    ("sinks.scan", "profile"): (
-        "entropy in nats · value_norm: at the first token · other_norm: mean elsewhere"
-    ),
-}
 
 
 def section(result: Result, prefix: str = "") -> Section:

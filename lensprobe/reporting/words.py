@@ -1,0 +1,163 @@
+"""What pages call each kind of result and its tables, and what they say of it in general."""
+
+from __future__ import annotations
+
+__all__ = ["LEADS", "NOTES", "READING", "TABLES", "TITLES"]
+
+TITLES = {
+    "massive.scan": "Massive activations",
+    "massive.ablate": "What a massive activation is for, by taking it away",
+    "massive.anatomy": "Anatomy of a massive activation",
+    "massive.bos_pull": "What the number does to attention",
+    "massive.checkpoints": "Massive activations over training",
+    "massive.gradient": "Where the gradient pushes a massive activation",
+    "massive.rescale": "One number, rescaled",
+    "massive.tokens": "Which first tokens get a massive activation",
+    "massive.training": "What training does to a massive activation",
+    "massive.trajectory": "A massive activation through the layers",
+    "sinks.scan": "Attention sinks",
+    "steering.calibration": "How strong a steering vector must be",
+    "steering.depth": "Once, or at every block",
+    "steering.persistence": "Does an addition stay?",
+    "steering.positions": "Where an addition is made",
+    "steering.sites": "Attention values and the residual stream",
+    "steering.stability": "Does a vector settle with more pairs?",
+    "steering.stacks": "In the encoder or in the decoder",
+    "steering.sweep": "What a steering vector does",
+    "steering.vector": "A steering vector",
+    "steering.vectors": "Steering vectors, layer by layer",
+}
+
+LEADS = {
+    "massive.ablate": (
+        "The number is set to zero, to its mean, and undone at its neurons and weights, each beside "
+        "a control, because zero alone misleads both ways: a model may miss only the bias that the "
+        "number is, or not need it at all."
+    ),
+    "massive.anatomy": (
+        "One coordinate of the residual stream, taken apart exactly: what each embedding, head, MLP "
+        "and bias adds to it, and which neurons and weights inside the largest of them."
+    ),
+    "massive.bos_pull": (
+        "A little more of one dimension behind each block's first norm: which heads then look at "
+        "that position more?"
+    ),
+    "massive.checkpoints": "The same scan over a model's checkpoints, in the order of training.",
+    "massive.gradient": (
+        "Which way would a gradient step move the number, and through which heads' attention to it "
+        "does that gradient come?"
+    ),
+    "massive.rescale": (
+        "Only that number, at that position, is multiplied. What the loss, the attention and the "
+        "values there do says what the number is for."
+    ),
+    "massive.scan": (
+        "In many models a few numbers of the residual stream are thousands of times larger than "
+        "the rest. They sit in fixed dimensions, at fixed positions, and hardly depend on the text."
+    ),
+    "massive.tokens": (
+        "The number at the first position for many first tokens, with BOS in front and without: is "
+        "it the position that makes it, or the token?"
+    ),
+    "massive.training": (
+        "Training goes on while the number is watched. Each step of the optimizer is split into "
+        "this step's gradient, the momentum carried over, and weight decay."
+    ),
+    "massive.trajectory": (
+        "One coordinate from block to block: where it is born, how long it stays, where it is taken "
+        "away, against the rest of the residual stream."
+    ),
+    "sinks.scan": (
+        "In many models most heads rest their attention on the first token, whatever it is. As a "
+        "rule its value vector is small, so attention that rests there changes little: it is a "
+        "way of doing nothing."
+    ),
+    "steering.calibration": (
+        "Vectors are compared fairly at equal effect: the scale at which a high percentile of the "
+        "tokens' divergence from the plain model reaches a target."
+    ),
+    "steering.depth": (
+        "The same vector added after one block, and after every block from there on. In every block "
+        "it adds up, so the comparison is also made at equal total strength."
+    ),
+    "steering.persistence": (
+        "Is a token that was edited still edited when the next one is read? A key-value cache says "
+        "yes, recomputing with only the newest token edited says no."
+    ),
+    "steering.positions": (
+        "The same vector added at the front, everywhere, from the end of the prompt on, or where "
+        "the caller said."
+    ),
+    "steering.sites": (
+        "Another text's activations, mixed into the residual stream or into the attention's values."
+    ),
+    "steering.stability": (
+        "Vectors made from different pairs of the same data point in different directions. More "
+        "pairs bring them together; how many are enough?"
+    ),
+    "steering.stacks": (
+        "The same mixing input in the encoder or in the decoder, judged by whether the answer still "
+        "makes sense and by whether it carries what was mixed in."
+    ),
+    "steering.sweep": (
+        "Layer by layer and scale by scale: what the vector does where it should, and what it does "
+        "to text that has nothing to do with it."
+    ),
+    "steering.vector": (
+        "A direction of the residual stream, its size against the stream's, and the dimensions that "
+        "make most of it."
+    ),
+    "steering.vectors": (
+        "The same contrast read at every layer: how the direction turns and grows."
+    ),
+}
+
+READING = {
+    "massive.scan": (
+        "Massive activation",
+        "A single number of a token's residual stream that is far larger than its neighbours: "
+        "above 100 in magnitude and at least 1,000 times the median of that layer, unless other "
+        "thresholds are stated above (Sun et al., 2024). It acts like a constant bias that the "
+        "model builds in one early layer, keeps through the middle ones and removes near the "
+        "end.",
+    ),
+    "sinks.scan": (
+        "Attention sink",
+        "A token that gets much attention whatever it says, as a rule the first. The sink rate "
+        "is the share of heads whose mean attention to it exceeds 0.3, or the ε stated above (Gu "
+        "et al., 2025). It falls as texts get longer, so compare only reports of equal length.",
+    ),
+}
+
+TABLES = {
+    "findings": "Massive activations, strongest first",
+    "layers": "Layer by layer",
+    "kinds": "By kind of token",
+    "nonfinite": "Values that are not finite",
+    "trajectories": "Each massive activation, layer by layer",
+    "heads": "Head by head and key by key",
+    "profile": "Entropy and value norms, head by head",
+}
+
+NOTES = {
+    ("massive.scan", "findings"): (
+        "position −1: not at one fixed position · layer: where it is strongest · first, last: "
+        "the layers between which it is massive · value: signed mean over sequences at that "
+        "layer · share: of the sequences that show it · ratio: magnitude over the median"
+    ),
+    ("massive.scan", "layers"): (
+        "value: the largest magnitude of that rank in any sequence · mean: its mean over "
+        "sequences · median: mean over sequences of the median magnitude · ratio: mean over "
+        "median"
+    ),
+    ("massive.scan", "kinds"): (
+        "value: the largest magnitude · mean: mean over tokens of each token's largest · count: "
+        "tokens"
+    ),
+    ("sinks.scan", "heads"): (
+        "value: mean attention to that key position · sink_rate: share of sequences above ε"
+    ),
+    ("sinks.scan", "profile"): (
+        "entropy in nats · value_norm: at the first token · other_norm: mean elsewhere"
+    ),
+}
