@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from .inputs import Inputs
 from .sampling import Sampler
 from .session import Session
 
-__all__ = ["Generation", "check_budget", "generate"]
+__all__ = ["Generation", "Written", "check_budget", "generate", "tables"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -121,19 +121,10 @@ def generate(
 
     def work(group: list[int]) -> list[list[dict[str, Any]]]:
         batch = inputs.batch(group, "left")
-        written = _Written(adapter, batch, group, stop_at_eos, logprobs)
+        written = Written(adapter, batch, group, stop_at_eos, _logprob if logprobs else None)
         inputs.encode(session, group)
         decoder = Decoder(session, batch, cached=cache, chunk=chunk, rows=np.asarray(group))
-        draw = sampler.for_rows(group)
-        chosen: Tensor | None = None
-        try:
-            for _ in range(0 if stopped else max_new_tokens):
-                scores = decoder.start() if chosen is None else decoder.advance(chosen)
-                chosen = draw.choose(scores, decoder.ids, batch.mask)
-                written.add(chosen, scores)
-                if written.done:
-                    break
-        except KeyboardInterrupt:
+        if not stopped and not written.write(decoder, sampler.for_rows(group), max_new_tokens):
             stopped.append(True)
         return written.rows
 
@@ -150,7 +141,8 @@ def generate(
         "complete": complete,
         "notes": outcome.notes,
     }
-    result = _result(adapter, inputs.asked, outcome.answers, logprobs, provenance)
+    texts, tokens = tables(adapter, inputs.asked, outcome.answers, ["logprob"] * logprobs)
+    result = Generation(provenance=provenance, texts=texts, tokens=tokens)
     if not complete:
         raise Interrupted(f"interrupted after {len(result.tokens)} tokens.", partial=result)
     return result
@@ -170,29 +162,49 @@ def check_budget(max_new_tokens: int) -> None:
         raise ArgumentError(f"max_new_tokens={max_new_tokens!r}: a positive whole number.")
 
 
-class _Written:
-    """The tokens chosen so far; a row that met its end takes no more."""
+class Written:
+    """The tokens chosen so far; a row that met its end takes no more.
+
+    Args:
+        adapter: the model's.
+        batch: the prompts, padded on the left.
+        texts: which of the caller's prompts each row is.
+        stop: whether a row ends with an end-of-sequence token.
+        measure: `(scores, chosen) -> {column: values}`, what is kept of each choice.
+    """
 
     def __init__(
-        self, adapter: Adapter, batch: TokenBatch, texts: list[int], stop: bool, logprobs: bool
+        self,
+        adapter: Adapter,
+        batch: TokenBatch,
+        texts: list[int],
+        stop: bool,
+        measure: Callable[[Tensor, Tensor], dict[str, list[Any]]] | None = None,
     ) -> None:
         self.texts = texts
+        self.batch = batch
         self.lengths = batch.lengths
         self.ends = set(_ends(adapter)) if stop else set()
-        self.logprobs = logprobs
+        self.measure = measure
         self.open = np.ones(len(batch.ids), dtype=bool)
         self.rows: list[list[dict[str, Any]]] = [[] for _ in batch.ids]
 
-    @property
-    def done(self) -> bool:
-        return not self.open.any()
+    def write(self, decoder: Decoder, draw: Sampler, budget: int) -> bool:
+        """Choose token after token, `budget` at most; False where Ctrl-C came before the end."""
+        chosen: Tensor | None = None
+        try:
+            for _ in range(budget):
+                scores = decoder.start() if chosen is None else decoder.advance(chosen)
+                chosen = draw.choose(scores, decoder.ids, self.batch.mask)
+                self._add(chosen, scores)
+                if not self.open.any():
+                    break
+        except KeyboardInterrupt:
+            return False
+        return True
 
-    def add(self, chosen: Tensor, scores: Tensor) -> None:
-        values = (
-            scores.log_softmax(-1).gather(1, chosen[:, None].to(scores.device))[:, 0].tolist()
-            if self.logprobs
-            else None
-        )
+    def _add(self, chosen: Tensor, scores: Tensor) -> None:
+        values = {} if self.measure is None else self.measure(scores, chosen.to(scores.device))
         for row, token in enumerate(chosen.tolist()):
             if self.open[row]:
                 found = {
@@ -200,19 +212,28 @@ class _Written:
                     "position": int(self.lengths[row]) + len(self.rows[row]),
                     "id": token,
                 }
-                if values is not None:
-                    found["logprob"] = values[row]
-                self.rows[row].append(found)
+                self.rows[row].append(found | {name: kept[row] for name, kept in values.items()})
                 self.open[row] = token not in self.ends
 
 
-def _result(
+def _logprob(scores: Tensor, chosen: Tensor) -> dict[str, list[Any]]:
+    return {"logprob": scores.log_softmax(-1).gather(1, chosen[:, None])[:, 0].tolist()}
+
+
+def tables(
     adapter: Adapter,
     rows: list[Encoded],
     answers: dict[int, list[dict[str, Any]]],
-    logprobs: bool,
-    provenance: dict[str, Any],
-) -> Generation:
+    columns: Sequence[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Texts (text, prompt, completion, count) and tokens (text, position, token, id and `columns`).
+
+    Args:
+        adapter: the model's.
+        rows: the prompts.
+        answers: what was written after each, by its index.
+        columns: what was measured of each token.
+    """
     tokenizer = getattr(adapter.model, "tokenizer", None)
 
     def decode(ids: Iterable[int]) -> str:
@@ -222,8 +243,7 @@ def _result(
 
     order = sorted(answers)
     flat = [found for index in order for found in answers[index]]
-    columns = ["text", "position", "token", "id"] + ["logprob"] * logprobs
-    tokens = pd.DataFrame(flat, columns=[c for c in columns if c != "token"])
+    tokens = pd.DataFrame(flat, columns=["text", "position", "id", *columns])
     tokens.insert(2, "token", token_strings(tokenizer, tokens["id"]))
     texts = pd.DataFrame(
         {
@@ -233,7 +253,7 @@ def _result(
             "count": [len(answers[index]) for index in order],
         }
     )
-    return Generation(provenance=provenance, texts=texts, tokens=tokens.reindex(columns=columns))
+    return texts, tokens
 
 
 def _ends(adapter: Adapter) -> list[int]:
