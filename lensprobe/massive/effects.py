@@ -27,6 +27,8 @@ __all__ = ["EPSILON", "Comparison", "Measured", "Meter", "joined_runs"]
 
 EPSILON = 0.3
 """Least attention of a sink, as in Gu et al. (2410.10781)."""
+TOKENS = 8
+"""Tokens whose distributions are compared at once."""
 BY_RUN = ("loss", "kl", "attention", "value_norm", "other_norm")
 UNREAD = "the weights cannot be read as numbers, so that the norms of v · W_O are left out"
 
@@ -213,15 +215,15 @@ class Comparison:
     def _measured(self, logits: Tensor, watch: _Watch, plain: Measured | None) -> Measured:
         rows, times = self.fan.rows, watch.times
         loss, kl = np.zeros((rows, times)), np.zeros((rows, times))
-        # One run at a time: the float32 copies of all logits at once would be most of the memory.
         for index, scores in enumerate(logits):
             row, run = divmod(index, times)
-            mask = self.scored[row]
-            log_plain = self.log_plain[row, mask]
-            edited = log_plain if plain is None else log_probs(scores[:-1][mask])
-            picked = edited.gather(-1, self.targets[row, mask][:, None])
-            loss[row, run] = -float(picked.double().sum())
-            if plain is not None:
-                kl[row, run] = float(divergence(edited, log_plain).double().sum())
+            # A few tokens at a time: what is computed from their logits stays in the cache.
+            for part in self.scored[row].nonzero()[:, 0].split(TOKENS):
+                log_plain = self.log_plain[row, part]
+                edited = log_plain if plain is None else log_probs(scores[part])
+                picked = edited.gather(-1, self.targets[row, part][:, None])
+                loss[row, run] -= float(picked.double().sum())
+                if plain is not None:
+                    kl[row, run] += float(divergence(edited, log_plain).double().sum())
         count = self.scored.sum(1).cpu().numpy().astype(float)
         return Measured(loss=loss, kl=kl, count=count, **watch.heads(plain))
