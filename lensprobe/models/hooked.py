@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from typing_extensions import override
 from ..errors import ArgumentError
 from .adapter import Adapter, Report
 from .cache import Cache
+from .hooks import add_hook
 
 __all__ = ["HookedAdapter"]
 
@@ -84,7 +86,7 @@ class HookedAdapter(Adapter):
     ) -> Tensor:
         batch, new = inputs.shape[:2]
         whole = mask if cache is None else cache.extend_mask(mask, batch, new, inputs.device)
-        self._check_positions(positions, whole, batch, new, cache)
+        turns = self._turns(positions, whole, batch, new, cache)
         # An explicit mask and side: with a left-padding tokenizer this class would otherwise derive
         # both from the token ids, taking every pad-like token for padding.
         new_mask = mask if mask is not None else inputs.new_ones(batch, new, dtype=torch.bool)
@@ -101,19 +103,32 @@ class HookedAdapter(Adapter):
                 # Past the embedding the class no longer extends the mask by itself.
                 full = whole if whole is not None else inputs.new_ones(batch, cache.length + new)
                 keywords["attention_mask"] = full.long()
+        removers = [add_hook(self.point(name), hook) for name, hook in turns.items()]
         try:
             output = self.model(inputs, return_type="logits", **keywords)
         finally:
+            for remove in removers:
+                remove()
             if cache is not None:
                 cache.mask, cache.length = whole, cache.length + new
         return output[:, -1:] if logits == "last" else output
 
-    def _check_positions(
-        self, positions: Tensor | None, whole: Tensor | None, batch: int, new: int, cache: Any
-    ) -> None:
-        """This class derives positions from the mask; any others cannot be had from it."""
+    def _turns(
+        self,
+        positions: Tensor | None,
+        whole: Tensor | None,
+        batch: int,
+        new: int,
+        cache: Cache | None,
+    ) -> dict[str, Callable[[Tensor, Any], Tensor]]:
+        """Hooks that turn queries and keys on to positions other than those that this class counts.
+
+        Raises:
+            ArgumentError: positions that were added to the embedding, or with a cache, whose keys
+                this class turns anew in every pass.
+        """
         if positions is None:
-            return
+            return {}
         past = cache.length if cache is not None else 0
         if whole is None:
             derived = torch.arange(past, past + new, device=positions.device).expand(batch, -1)
@@ -121,10 +136,20 @@ class HookedAdapter(Adapter):
         else:
             derived = (whole.long().cumsum(-1) - 1)[:, -new:]
             real = whole[:, -new:].bool()
-        if not bool((positions == derived)[real].all()):
+        gap = torch.where(real, positions - derived, 0)
+        if not bool(gap.any()):
+            return {}
+        if self.model.cfg.positional_embedding_type != "rotary" or cache is not None:
             raise ArgumentError(
-                "positions: HookedTransformer counts real tokens from 0; others need a bridge."
+                "positions: HookedTransformer counts real tokens from 0; others need a bridge, or "
+                "rotary positions and no cache."
             )
+        hooks: dict[str, Callable[[Tensor, Any], Tensor]] = {}
+        for layer, block in enumerate(self.model.blocks):
+            turn = partial(_turned, attention=block.attn, gap=gap)
+            hooks[f"blocks.{layer}.attn.hook_rot_q"] = turn
+            hooks[f"blocks.{layer}.attn.hook_rot_k"] = turn
+        return hooks
 
     @override
     def watch(self, report: Report) -> Callable[[], None]:
@@ -158,3 +183,13 @@ class HookedAdapter(Adapter):
                 handle.remove()
 
         return remove
+
+
+def _turned(vectors: Tensor, hook: Any, *, attention: Any, gap: Tensor) -> Tensor:
+    """Queries or keys `[batch pos head d_head]` turned on by `gap` positions, backwards if negative."""
+    width = int(attention.cfg.rotary_dim)
+    turning = vectors[..., :width]
+    cos = attention.rotary_cos[gap.abs()][:, :, None]
+    sin = (attention.rotary_sin[gap.abs()] * gap.sign()[..., None])[:, :, None]
+    turned = turning * cos + attention.rotate_every_two(turning) * sin
+    return torch.cat([turned.to(vectors.dtype), vectors[..., width:]], dim=-1)
