@@ -15,8 +15,9 @@ from ..models.adapter import Adapter
 from ..running.attention import attention_to
 from ..scanning import Hooks, real_rows
 from ..statistics import Bundle, Counts, Moments
+from .heads import HeadStatistics, head_statistics
 
-__all__ = ["SinkReading", "attention_to", "entropies"]
+__all__ = ["HeadStatistics", "SinkReading", "attention_to", "entropies", "head_statistics"]
 
 
 class SinkReading:
