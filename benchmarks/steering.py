@@ -89,6 +89,8 @@ def folder_of(name: str, folder: Path) -> str:
     config = type(unpacked.config).from_dict(
         {k: v for k, v in unpacked.config.to_dict().items() if k != "quantization_config"}
     )
+    # transformers 4, which the rivals need, looks for it here and would take 10,000 without a word.
+    config.rope_theta = config.rope_parameters["rope_theta"]
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(unpacked.state_dict())
     model.save_pretrained(folder)
@@ -98,7 +100,9 @@ def folder_of(name: str, folder: Path) -> str:
 
 def extraction(model, rivals: Rivals, asked, repeats: int) -> list[tuple[str, float, float | None]]:
     """Mean-difference vectors of the same pairs at the same layer."""
-    pairs = [[q.question + q.matching, q.question + q.not_matching] for q in asked]
+    # Everyone reads the same tokens: lensprobe begins as TransformerLens does, with BOS.
+    start = model.tokenizer.bos_token
+    pairs = [[start + q.question + answer for answer in (q.matching, q.not_matching)] for q in asked]
     names = ("steering_vectors", "repeng")
     last: dict[str, np.ndarray] = {}
 
@@ -212,8 +216,8 @@ def main() -> None:
             rivals.close()
         rows.append(all_layers(model, asked, given.repeats))
         rows.append(generation(model, vectors[LAYER], 2 * given.repeats))
-        texts = [q.question for q in asked[:2]]
-        rows += sweeps(model, vectors[LAYER], asked[:6], texts)
+        texts = [asked[0].question]
+        rows += sweeps(model, vectors[LAYER], asked[:3], texts)
     record(
         "steering",
         f"{PAIRS} contrast pairs of {Path(SET).stem}, layer {LAYER}, SmolLM2-135M; rivals "
