@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import massive, positions, sinks, steering
+    from . import massive, mnist, positions, sinks, steering
     from .edits import Add, Clamp, Mix, ProjectOut, Scale, Set
     from .errors import Interrupted, LensprobeError
     from .models import check, load
@@ -39,6 +39,7 @@ _HOMES = {
     "generate": ("running", "generate"),
     "load": ("models", "load"),
     "massive": ("massive", None),
+    "mnist": ("mnist", None),
     "open": ("results", "open_result"),
     "options": ("settings", "options"),
     "positions": ("positions", None),
@@ -65,6 +66,7 @@ __all__ = [
     "generate",
     "load",
     "massive",
+    "mnist",
     "open",
     "options",
     "positions",

@@ -77,7 +77,7 @@ class Edit(ABC):
             )
         self._check_origin(adapter)
         placed = replace(self, stack=adapter.stack(self.stack).name)
-        bound = placed._bind(adapter, adapter.width(self.site))
+        bound = placed._bind(adapter, placed._width(adapter))
         table = bound._table()
         if table is None:
             return bound
@@ -110,7 +110,7 @@ class Edit(ABC):
         vector = getattr(self, "vector", None)
         if self.origin is None or not isinstance(vector, Tensor):
             return
-        made, width = vector.shape[-1], adapter.width(self.site)
+        made, width = vector.shape[-1], self._width(adapter)
         if made != width:
             raise ArgumentError(
                 f"a vector of {made} numbers, made on {self.origin!r}, does not fit "
@@ -120,6 +120,9 @@ class Edit(ABC):
             warnings.warn(
                 f"a vector made on {self.origin!r} is used on {adapter.name!r}.", stacklevel=2
             )
+
+    def _width(self, adapter: Adapter) -> int:
+        return adapter.width_at(self.site, self.layers, stack=self.stack)
 
     def _table(self) -> Tensor | None:
         """The vectors of an edit that has one for each token, `[..., tokens, width]`."""

@@ -18,6 +18,8 @@ SUBJECTS = {
     "positive", "negative", "text", "vector", "values",
     # checkpoints that are yet to be loaded, and a model that is yet to be trained
     "sources", "config",
+    # images, and where they are from
+    "data", "source",
 }  # fmt: skip
 OPTIONS = {
     # text and BOS
@@ -45,6 +47,8 @@ OPTIONS = {
     "watch", "every", "account", "held_out", "seeds", "batch_size", "checkpoints", "save_every",
     # the same analysis again and again
     "analysis", "table",
+    # images of digits
+    "pairs", "images", "epochs",
     # thresholds, named as in the papers
     "threshold", "ratio", "epsilon",
     # pictures

@@ -25,7 +25,7 @@ from .reader import Reader
 from .sites import GATED
 from .stacks import Stack, StackName
 
-__all__ = ["Adapter", "Report", "adapter_for"]
+__all__ = ["Adapter", "Report", "adapter_for", "register"]
 
 
 Report = Callable[[Tensor, Tensor | None, int, StackName], None]
@@ -112,6 +112,14 @@ class Adapter(Reader):
         if site in ("attn.q", "attn.z"):
             return self.n_heads * self.d_head
         return self.d_mlp if site == "mlp.post" else self.d_model
+
+    def width_at(self, site: str, layers: Any, *, stack: StackName = None) -> int:
+        """`width` at some layers; only networks whose layers differ in width look at which.
+
+        Raises:
+            ArgumentError: these layers differ in width.
+        """
+        return self.width(site)
 
     @property
     def writer(self) -> Stack:
@@ -238,6 +246,13 @@ class Adapter(Reader):
         if self.encoder_decoder:
             raise ModelError(f"{what} needs a decoder-only model; this one is an encoder-decoder.")
 
+    def require_text(self, what: str) -> None:
+        """Refuse a network that reads no text.
+
+        Raises:
+            ModelError: it does not.
+        """
+
     def require_runnable(self, what: str) -> None:
         """Refuse an encoder-decoder whose two stacks cannot be run here.
 
@@ -311,6 +326,12 @@ class Adapter(Reader):
 
 
 _ADAPTERS: weakref.WeakKeyDictionary[Any, Adapter] = weakref.WeakKeyDictionary()
+_MAKERS: dict[type, Callable[[Any], Adapter]] = {}
+
+
+def register(kind: type, maker: Callable[[Any], Adapter]) -> None:
+    """Say which adapter a class of models outside this folder has."""
+    _MAKERS[kind] = maker
 
 
 def adapter_for(model: Any) -> Adapter:
@@ -325,9 +346,12 @@ def adapter_for(model: Any) -> Adapter:
     from .hooked import HookedAdapter
     from .seq2seq import Seq2SeqAdapter, runs
 
+    own = [_MAKERS[cls] for cls in type(model).__mro__ if cls in _MAKERS]
     names = {cls.__name__ for cls in type(model).__mro__}
-    if "TransformerBridge" in names:
-        adapter: Adapter = (Seq2SeqAdapter if runs(model) else BridgeAdapter)(model)
+    if own:
+        adapter: Adapter = own[0](model)
+    elif "TransformerBridge" in names:
+        adapter = (Seq2SeqAdapter if runs(model) else BridgeAdapter)(model)
     elif "HookedTransformer" in names:
         adapter = HookedAdapter(model)
     elif "PreTrainedModel" in names:

@@ -118,6 +118,7 @@ def check(model: Any) -> Check:
     '6'
     """
     adapter = adapter_for(model)
+    adapter.require_text("lp.check")
     config = _config(model)
     return Check(
         facts=_facts(adapter, config),

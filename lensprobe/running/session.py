@@ -183,8 +183,7 @@ class Session:
 
     def _writer(self, edits: Sequence[Edit]) -> Hook:
         def write(activation: Tensor) -> Tensor | None:
-            # attn.v has one axis for heads and one for their width; an edit sees them as one.
-            stream = activation.flatten(2) if activation.ndim == 4 else activation
+            stream = _as_tokens(activation)
             before = stream
             for edit in edits:
                 selection = self._select(edit, stream.device)
@@ -218,6 +217,15 @@ class Session:
                 )
             )
         return seen.selection
+
+
+def _as_tokens(activation: Tensor) -> Tensor:
+    """What an edit sees, `[batch pos width]`."""
+    if activation.ndim == 4:
+        # attn.v has one axis for heads and one for their width; an edit sees them as one.
+        return activation.flatten(2)
+    # A network that reads images has one vector for each: an image is a text of one token.
+    return activation[:, None] if activation.ndim == 2 else activation
 
 
 def _mask(step: Step, ids: Tensor) -> Tensor | None:
