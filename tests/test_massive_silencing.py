@@ -9,11 +9,11 @@ import torch
 from tolerance import close
 
 from lensprobe.errors import ArgumentError, ModelError
-from lensprobe.massive.silencing import silence_neurons, silence_weights
 from lensprobe.models.adapter import adapter_for
 from lensprobe.models.planted import PLANTED
 from lensprobe.models.weights import weights_of
 from lensprobe.running import hooked
+from lensprobe.running.silencing import silence_neurons, silence_weights
 
 IDS = torch.tensor([[0, 5, 300, 7, 41, 41, 9], [1, 2, 3, 4, 5, 6, 7]])
 NEURONS = [(1, 3), (1, 50), (3, 0)]

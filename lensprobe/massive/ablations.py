@@ -18,12 +18,11 @@ from ..models.weights import Weights, weights_of
 from ..positions import at as at_position
 from ..running.batching import buckets
 from ..running.session import Hook, hooked
+from ..running.silencing import other_neurons, silence_neurons, silence_weights
 from ..tokens import Encoded, TokenBatch
 from .anatomy import anatomy
-from .carriers import other_neurons
 from .place import FEW
 from .result import Finding
-from .silencing import silence_neurons, silence_weights
 from .target import Target
 
 __all__ = ["KINDS", "Ablation", "mean_vector", "overwriting", "planned"]

@@ -14,11 +14,11 @@ from ..models.weights import Weights
 from ..running.batching import buckets
 from ..running.score import Score, score
 from ..running.session import Hook, hooked
+from ..running.silencing import other_neurons, silence_neurons, silence_weights
 from ..tokens import Encoded, TokenBatch
-from .silencing import silence_neurons, silence_weights
 from .target import Target
 
-__all__ = ["ablations", "other_neurons"]
+__all__ = ["ablations"]
 
 ALONE = 8
 """Single weights that are also zeroed one at a time, the largest contributions first."""
@@ -66,20 +66,6 @@ def ablations(
             }
         )
     return pd.DataFrame(found)
-
-
-def other_neurons(
-    weights: Weights, neurons: Sequence[tuple[int, int]], seed: int
-) -> list[tuple[int, int]]:
-    """As many neurons of the same layers, drawn from those that are not in the set."""
-    draw = np.random.default_rng(seed)
-    found: list[tuple[int, int]] = []
-    for layer in sorted({layer for layer, _ in neurons}):
-        own = {neuron for at, neuron in neurons if at == layer}
-        free = np.setdiff1d(np.arange(len(weights.mlp(layer).matrix)), sorted(own))
-        chosen = draw.choice(free, min(len(own), len(free)), replace=False)
-        found += [(layer, int(neuron)) for neuron in np.sort(chosen)]
-    return found
 
 
 def _measure(

@@ -7,16 +7,17 @@ what flows through it back from the MLP's output, before the norm that some bloc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
 from ..models.weights import Projection, Weights
-from ..running.session import Hook
+from .session import Hook
 
-__all__ = ["silence_neurons", "silence_weights"]
+__all__ = ["other_neurons", "silence_neurons", "silence_weights"]
 
 
 def silence_neurons(weights: Weights, neurons: Iterable[tuple[int, int]]) -> dict[str, Hook]:
@@ -52,6 +53,20 @@ def silence_weights(weights: Weights, entries: Iterable[tuple[int, int, int]]) -
         hooks[adapter.hook_name("mlp.post", layer)] = silenced.keep
         hooks[adapter.hook_name("mlp_out", layer)] = silenced.take_back
     return hooks
+
+
+def other_neurons(
+    weights: Weights, neurons: Sequence[tuple[int, int]], seed: int
+) -> list[tuple[int, int]]:
+    """As many neurons of the same layers, drawn from those that are not in the set."""
+    draw = np.random.default_rng(seed)
+    found: list[tuple[int, int]] = []
+    for layer in sorted({layer for layer, _ in neurons}):
+        own = {neuron for at, neuron in neurons if at == layer}
+        free = np.setdiff1d(np.arange(len(weights.mlp(layer).matrix)), sorted(own))
+        chosen = draw.choice(free, min(len(own), len(free)), replace=False)
+        found += [(layer, int(neuron)) for neuron in np.sort(chosen)]
+    return found
 
 
 class _Silenced:
