@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import massive, mnist, positions, sinks, steering
+    from . import interpolation, massive, mnist, positions, sinks, steering
     from .edits import Add, Clamp, Mix, ProjectOut, Scale, Set
     from .errors import Interrupted, LensprobeError
     from .models import check, load
@@ -37,6 +37,7 @@ _HOMES = {
     "editing": ("running", "editing"),
     "forward": ("running", "forward"),
     "generate": ("running", "generate"),
+    "interpolation": ("interpolation", None),
     "load": ("models", "load"),
     "massive": ("massive", None),
     "mnist": ("mnist", None),
@@ -64,6 +65,7 @@ __all__ = [
     "editing",
     "forward",
     "generate",
+    "interpolation",
     "load",
     "massive",
     "mnist",

@@ -28,7 +28,7 @@ from .errors import ArgumentError, OutputError, nearest
 __all__ = ["Result", "Shown", "open_result", "writable", "writing"]
 
 FORMAT = 1
-ROOMS = ("costs", "running", "massive", "sinks", "steering", "mnist", "reporting")
+ROOMS = ("costs", "running", "massive", "sinks", "steering", "interpolation", "mnist", "reporting")
 """Where result types are defined."""
 VECTORS = (".safetensors", ".gguf")
 """Files that hold steering vectors."""

@@ -70,6 +70,9 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.generate": lambda: lp.generate(decoder, texts, max_new_tokens=1),
         "lp.editing": lambda: lp.editing(decoder, []),
         "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
+        "lp.interpolation.generate": lambda: lp.interpolation.generate(
+            decoder, texts, layer=1, weight=0.5, **few
+        ),
         "lp.massive.ablate": lambda: lp.massive.ablate(decoder, texts, dim=1),
         "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
         "lp.massive.bos_pull": lambda: lp.massive.bos_pull(decoder, texts, dim=1),

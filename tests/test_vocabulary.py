@@ -31,6 +31,8 @@ OPTIONS = {
     # contrast and steering vectors
     "positive", "negative", "vector", "read", "method", "pad", "n", "target", "measure", "mixing",
     "stack", "reference", "percentile", "repeats", "malformed", "carried",
+    # interpolation: what is blended in, how long it is, where, and beside what
+    "norm", "keep_first", "below", "extrapolate", "where", "plain",
     # sampling
     "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs",
     "stop_at_eos", "cache",

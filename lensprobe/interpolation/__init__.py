@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from .generate import generate
+from .generate_result import Interpolation
+
+__all__ = ["Interpolation", "generate"]

@@ -26,6 +26,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.generate": ("resid_post",),
     "lp.editing": ("resid_post",),
     "lp.chat": ("chat template",),
+    "lp.interpolation.generate": ("weights", "resid_post"),
     "lp.massive.ablate": ("resid_post", "attn.v", "attn.pattern"),
     "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
     "lp.massive.bos_pull": ("resid_pre", "attn.pattern", "first norm"),
