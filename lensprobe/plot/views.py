@@ -16,12 +16,17 @@ from ..results import Result, Shown
 __all__ = ["KINDS", "Views", "views"]
 
 KINDS: dict[str, str] = {
+    "massive.ablate": "massive_ablate",
     "massive.anatomy": "massive_anatomy",
+    "massive.bos_pull": "massive_pull",
     "massive.checkpoints": "massive_checkpoints",
+    "massive.gradient": "massive_gradient",
+    "massive.rescale": "massive_rescale",
     "massive.scan": "massive",
     "massive.tokens": "massive_tokens",
     "massive.training": "massive_training",
     "massive.trajectory": "massive_trajectory",
+    "sinks.evict": "sinks_evict",
     "sinks.scan": "sinks",
     "steering.calibration": "steering_calibration",
     "steering.depth": "steering_depth",
