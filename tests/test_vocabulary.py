@@ -40,6 +40,8 @@ OPTIONS = {
     "batch_tokens", "progress", "out", "dry_run", "length", "chunk",
     # what is kept
     "edits", "logits",
+    # how much of a cache stays: the first keys, and all of them
+    "keep", "window",
     # what a decomposition confirms by taking it away
     "ablate",
     # files and loading
@@ -51,6 +53,8 @@ OPTIONS = {
     "analysis", "table",
     # images of digits
     "pairs", "images", "epochs",
+    # made-up texts that are read beside the given ones
+    "conditions",
     # thresholds, named as in the papers
     "threshold", "ratio", "epsilon",
     # pictures

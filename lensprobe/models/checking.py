@@ -36,6 +36,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.massive.train_and_watch": ("weights", "resid_post"),
     "lp.massive.tokens": ("resid_post", "attn.pattern"),
     "lp.massive.trajectory": ("resid_post",),
+    "lp.sinks.evict": ("attn.pattern",),
     "lp.sinks.scan": ("attn.pattern", "attn.v"),
     "lp.steering.calibrate": ("resid_post",),
     "lp.steering.compare_depth": ("resid_post",),

@@ -15,6 +15,7 @@ TITLES = {
     "massive.tokens": "Which first tokens get a massive activation",
     "massive.training": "What training does to a massive activation",
     "massive.trajectory": "A massive activation through the layers",
+    "sinks.evict": "When the first keys leave the cache",
     "sinks.scan": "Attention sinks",
     "steering.calibration": "How strong a steering vector must be",
     "steering.depth": "Once, or at every block",
@@ -66,6 +67,11 @@ LEADS = {
     "massive.trajectory": (
         "One coordinate from block to block: where it is born, how long it stays, where it is taken "
         "away, against the rest of the residual stream."
+    ),
+    "sinks.evict": (
+        "A cache with room for few keys lets the oldest go. When the first key goes with them, the "
+        "heads that rest on it lose their resting place; where it was never visible, the next token "
+        "has taken its part from the start."
     ),
     "sinks.scan": (
         "In many models most heads rest their attention on the first token, whatever it is. As a "

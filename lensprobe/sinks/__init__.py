@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .evict import evict
+from .evict_result import Evict
 from .result import SinkScan
 from .scan import scan
 
-__all__ = ["SinkScan", "scan"]
+__all__ = ["Evict", "SinkScan", "evict", "scan"]

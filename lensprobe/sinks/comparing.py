@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..errors import ArgumentError
 from ..running.measures import perplexity
 from ..statistics import difference, interval
 
-__all__ = ["Sums", "compared"]
+__all__ = ["Sums", "by_document", "compared", "documents_table", "threshold"]
 
 Sums = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Measures by name: float64 `[run sequence]`, and what each sequence weighs, `[sequence]`."""
@@ -53,12 +54,48 @@ def compared(
     return pd.concat(frames, ignore_index=True)
 
 
+def documents_table(
+    sums: Sums, documents: Sequence[int], labels: Mapping[str, Sequence[Any]]
+) -> pd.DataFrame:
+    """One row a measure, run and document: labels and `value`."""
+    names = np.unique(documents)
+    frames = []
+    for name, (values, counts) in sums.items():
+        value = by_document(values, documents) / by_document(counts, documents)
+        each = {
+            label: np.repeat(np.asarray(column), len(names)) for label, column in labels.items()
+        }
+        frames.append(
+            pd.DataFrame(
+                {
+                    "measure": name,
+                    **each,
+                    "document": np.tile(names, len(values)),
+                    "value": value.reshape(-1),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def threshold(epsilon: Any) -> float:
+    """The least attention of a sink.
+
+    Raises:
+        ArgumentError: no attention.
+    """
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+        raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
+    return float(epsilon)
+
+
 def by_document(values: np.ndarray, documents: Sequence[int]) -> np.ndarray:
     """Sums over the sequences of each document, `[... document]` of `[... sequence]`."""
     names, place = np.unique(documents, return_inverse=True)
-    total = np.zeros((*values.shape[:-1], len(names)))
-    np.add.at(total, (..., place), values)
-    return total
+    # Sequences to the front, because that is the axis that `add.at` sums over.
+    total = np.zeros((len(names), *values.shape[:-1]))
+    np.add.at(total, place, np.moveaxis(values, -1, 0))
+    return np.moveaxis(total, 0, -1)
 
 
 def _frame(
