@@ -23,11 +23,17 @@ LOOKAHEAD = 16
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens that are read as one sequence: a document, or a piece of one that is too long."""
+    """Tokens that are read as one sequence: a document, or a piece of one that is too long.
+
+    `again` is how many of its first tokens are there for context only: BOS put in front once more,
+    and what the window before has too. `begin` is the place in the document of the token after them.
+    """
 
     document: int
     index: int
     ids: tuple[int, ...]
+    again: int = 0
+    begin: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Corpus:
         longest: the default of the analysis; the model's context is never passed.
         batch_tokens: most tokens of a batch, pads included. It may be lowered while batches are
             being read, when memory turns out to be short.
+        overlap: share of a window that repeats the one before it, from 0 up to and without 1.
 
     Raises:
         ArgumentError: an argument out of range, or no texts at all.
@@ -105,10 +112,13 @@ class Corpus:
         limit: int | None = None,
         column: str | None = None,
         batch_tokens: int | None = None,
+        overlap: float = 0.0,
     ) -> None:
         self.adapter = adapter
         self.bos = adapter.bos(bos)
         self.length = _length(adapter, current("length", length), longest, self.bos)
+        # BOS and one token that is new must fit beside what is repeated.
+        self.overlap = max(0, min(int(overlap * self.length), self.length - 1 - self.bos))
         self.batch_tokens = positive_whole("batch_tokens", current("batch_tokens", batch_tokens))
         self.source: Documents = documents(texts, column=column, limit=limit)
         self.read = Tally()
@@ -142,14 +152,16 @@ class Corpus:
         self.exhausted = True
 
     def _cut(self, document: int, ids: list[int]) -> Iterator[Window]:
+        yield Window(document, 0, tuple(ids[: self.length]))
         if len(ids) <= self.length:
-            yield Window(document, 0, tuple(ids))
             return
         # Token ids are taken as they are: where they come without BOS, no window has it.
         front = ids[:1] if self.bos and ids[0] == self.adapter.tokenizer.bos_token_id else []
-        step = self.length - len(front)
-        for index, begin in enumerate(range(len(front), len(ids), step)):
-            yield Window(document, index, (*front, *ids[begin : begin + step]))
+        again = len(front) + self.overlap
+        step = self.length - again
+        for index, begin in enumerate(range(self.length, len(ids), step), 1):
+            piece = (*front, *ids[begin - self.overlap : begin + step])
+            yield Window(document, index, piece, again, begin)
 
     def batches(self) -> Iterator[Batch]:
         """Batches of nearly equal length, longest first within the lookahead."""
@@ -177,6 +189,7 @@ class Corpus:
         if not done.split:
             return []
         again = ", each beginning with BOS again" if self.bos else ""
+        again += f", {self.overlap} tokens of the one before read again" if self.overlap else ""
         return [
             f"{done.split} of {done.documents} documents were longer than {self.length} tokens "
             f"and were split into windows{again}"

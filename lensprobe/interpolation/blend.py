@@ -44,7 +44,7 @@ class Blend:
 
     Attributes:
         layers: after which blocks, ascending.
-        weights: float32 `[layers]`; may require gradients.
+        weights: float64 `[layers]`; may require gradients.
         target: "embedding", "unembedding", or the layer whose plain residual of the next token it is.
         norm: "match", "raw", or the norm that every target is given.
         keep_first: whether position 0 is left alone.
@@ -71,7 +71,7 @@ class Blend:
 
     def at(self, weights: Any) -> Blend:
         """The same blend with other weights, one for each layer, unchecked."""
-        return replace(self, weights=torch.as_tensor(weights, dtype=torch.float32))
+        return replace(self, weights=torch.as_tensor(weights, dtype=torch.float64))
 
     def rows(self, following: Int[Tensor, "*tokens"]) -> Float[Tensor, "*tokens d_model"]:
         """The target of each next token, before its norm is set.
@@ -253,7 +253,7 @@ def _weights(weight: Any, count: int, extrapolate: bool) -> Tensor:
     if isinstance(weight, bool | str) or weight is None:
         raise ArgumentError(f"weight={weight!r}: a number from 0 to 1, or one for each layer.")
     try:
-        values = torch.as_tensor(weight, dtype=torch.float32)
+        values = torch.as_tensor(weight, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"weight={weight!r}: a number, or one for each layer.") from error
     if values.ndim > 1 or (values.ndim == 1 and len(values) != count):

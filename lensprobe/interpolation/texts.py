@@ -1,0 +1,175 @@
+"""Texts of any length, read window by window: what a window leaves is kept, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from ..corpus import Batch, Corpus, Tally, Window
+from ..costs import Plan, measured
+from ..errors import ArgumentError, Interrupted
+from ..models.adapter import Adapter
+from ..running.batching import out_of_memory, progress_bar
+from ..running.fanning import tokens_that_fit
+from ..tokens import Bos
+from .blended import plain_path
+
+__all__ = ["Texts"]
+
+LONGEST = 1024
+OVERLAP = 0.25
+"""Share of a window that repeats the end of the one before, so that no token lacks a context."""
+
+T = TypeVar("T")
+Work = Callable[[Batch], Sequence[T]]
+
+
+@dataclass
+class Texts(Generic[T]):
+    """A corpus as it is read.
+
+    Attributes:
+        windows: the finished windows, in the order of the texts once `read` has returned.
+        answers: what each of them left.
+        facts: of the run, for provenance.
+    """
+
+    corpus: Corpus
+    windows: list[Window] = field(default_factory=list)
+    answers: list[T] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    complete: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        adapter: Adapter,
+        texts: Any,
+        *,
+        bos: Bos,
+        length: int | None,
+        limit: int | None,
+        column: str | None,
+        batch_tokens: int | None,
+    ) -> Texts[T]:
+        """Texts as windows of at most 1,024 tokens, which overlap by a quarter; see `Corpus`."""
+        corpus = Corpus(
+            adapter,
+            texts,
+            bos=bos,
+            length=length,
+            longest=LONGEST,
+            limit=limit,
+            column=column,
+            batch_tokens=tokens_that_fit(adapter, batch_tokens),
+            overlap=OVERLAP,
+        )
+        if corpus.length < 2:
+            raise ArgumentError(f"length={corpus.length}: one token predicts nothing; at least 2.")
+        return cls(corpus)
+
+    def read(self, work: Work[T], *, progress: bool | None) -> None:
+        """Fill `answers` with what `work` makes of each batch; Ctrl-C leaves what is finished.
+
+        Raises:
+            ArgumentError: a text of one token, ids that the model does not have, no memory for a
+                single window.
+            Interrupted: Ctrl-C before anything was finished.
+        """
+        with progress_bar("tok", progress, unit_scale=True) as bar:
+            try:
+                for batch in self.corpus.batches():
+                    self._check(batch)
+                    self._do(batch, work)
+                    bar.total = self.corpus.expected_tokens()
+                    bar.update(self.corpus.read.tokens - bar.n)
+            except KeyboardInterrupt:
+                self.complete = False
+        if not self.windows:
+            raise Interrupted("interrupted before the first text was finished.")
+        order = sorted(
+            range(len(self.windows)),
+            key=lambda i: (self.windows[i].document, self.windows[i].index),
+        )
+        self.windows = [self.windows[i] for i in order]
+        self.answers = [self.answers[i] for i in order]
+
+    def plan(self, work: Work[T], provenance: dict[str, Any]) -> Plan:
+        """What `read` would cost, from counting the texts and timing the largest batch."""
+        batches = list(self.corpus.batches())
+        for batch in batches:
+            self._check(batch)
+        largest = max(batches, key=lambda batch: batch.size)
+        smallest = Batch.of(self.corpus.adapter, largest.windows[:1])
+        seconds, memory = measured(
+            lambda: work(smallest), lambda: work(largest), self.corpus.adapter.device
+        )
+        read = self.corpus.read
+        costs = {
+            "documents": read.documents,
+            "sequences": read.sequences,
+            "tokens": read.tokens,
+            "passes": len(batches),
+            "seconds": seconds * sum(batch.size for batch in batches) / largest.size,
+            "memory": memory,
+        }
+        return Plan(provenance={**provenance, "complete": False}, costs=pd.DataFrame([costs]))
+
+    def provenance(self) -> dict[str, Any]:
+        """What was read, and how."""
+        done = Tally()
+        for window in self.windows:
+            done.add((window,), self.corpus.length)
+        notes = [*self.corpus.notes(done), *self.notes]
+        why = plain_path(self.corpus.adapter, max(len(window.ids) for window in self.windows))
+        return {
+            **self.corpus.adapter.provenance(),
+            "bos": self.corpus.bos,
+            "length": self.corpus.length,
+            "documents": done.documents,
+            "sequences": done.sequences,
+            "tokens": done.tokens,
+            "complete": self.complete,
+            "notes": [*notes, *([why] if why else [])],
+        }
+
+    @property
+    def documents(self) -> np.ndarray:
+        """Which text each window is of, int `[window]`."""
+        return np.array([window.document for window in self.windows])
+
+    def _do(self, batch: Batch, work: Work[T]) -> None:
+        """One batch, cut in two for as long as memory runs out."""
+        waiting = [batch.windows]
+        while waiting:
+            windows = waiting.pop()
+            try:
+                answers = work(Batch.of(self.corpus.adapter, windows))
+            except Exception as error:
+                if not out_of_memory(error) or len(windows) == 1:
+                    raise
+            else:
+                self.windows += windows
+                self.answers += answers
+                continue
+            # Outside the handler, whose traceback holds the tensors of the failed pass.
+            half = len(windows) // 2
+            self.notes.append(f"memory ran out at {len(windows)} texts in a batch; halved")
+            waiting += [windows[half:], windows[:half]]
+
+    def _check(self, batch: Batch) -> None:
+        size = self.corpus.adapter.d_vocab
+        for window in batch.windows:
+            if len(window.ids) < 2:
+                raise ArgumentError(
+                    f"texts[{window.document}] has one token, and no next token to predict."
+                )
+            if max(window.ids) >= size:
+                raise ArgumentError(
+                    f"texts[{window.document}] has the token id {max(window.ids)}, and this model's "
+                    f"vocabulary ends at {size - 1}: is the tokenizer the model's own?"
+                )
