@@ -73,6 +73,19 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.interpolation.generate": lambda: lp.interpolation.generate(
             decoder, texts, layer=1, weight=0.5, **few
         ),
+        "lp.interpolation.learn": lambda: lp.interpolation.learn(decoder, texts, steps=1),
+        "lp.interpolation.loss": lambda: lp.interpolation.loss(
+            decoder, texts, layer=1, weight=0.5
+        ).detach(),
+        "lp.interpolation.score": lambda: lp.interpolation.score(
+            decoder, texts, layer=1, weight=0.5
+        ),
+        "lp.interpolation.surprise": lambda: lp.interpolation.surprise(
+            decoder, texts, layer=1, weight=0.5, lags=1
+        ),
+        "lp.interpolation.sweep": lambda: lp.interpolation.sweep(
+            decoder, texts, layers=[1], weights=[0.5]
+        ),
         "lp.massive.ablate": lambda: lp.massive.ablate(decoder, texts, dim=1),
         "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
         "lp.massive.bos_pull": lambda: lp.massive.bos_pull(decoder, texts, dim=1),

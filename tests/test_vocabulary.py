@@ -32,7 +32,7 @@ OPTIONS = {
     "positive", "negative", "vector", "read", "method", "pad", "n", "target", "measure", "mixing",
     "stack", "reference", "percentile", "repeats", "malformed", "carried",
     # interpolation: what is blended in, how long it is, where, and beside what
-    "norm", "keep_first", "below", "extrapolate", "where", "plain",
+    "norm", "keep_first", "below", "extrapolate", "where", "plain", "lags",
     # sampling
     "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs",
     "stop_at_eos", "cache",

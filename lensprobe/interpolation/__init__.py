@@ -4,5 +4,23 @@ from __future__ import annotations
 
 from .generate import generate
 from .generate_result import Interpolation
+from .learn import LearnedWeights, learn
+from .loss import loss
+from .score import score
+from .score_result import InterpolatedScore
+from .surprise import Surprise, surprise
+from .sweep import InterpolationSweep, sweep
 
-__all__ = ["Interpolation", "generate"]
+__all__ = [
+    "InterpolatedScore",
+    "Interpolation",
+    "InterpolationSweep",
+    "LearnedWeights",
+    "Surprise",
+    "generate",
+    "learn",
+    "loss",
+    "score",
+    "surprise",
+    "sweep",
+]
