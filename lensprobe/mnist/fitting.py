@@ -55,7 +55,8 @@ def checked_pairs(pairs: Any, data: DigitsData) -> tuple[tuple[int, int], ...]:
             raise ArgumentError(
                 f"pairs: digit {missing[0]} of {pair} does not occur in {data.name}."
             )
-    if not found:
+        kept.append((int(pair[0]), int(pair[1])))
+    if not kept:
         raise ArgumentError("pairs is empty; name at least one pair of digits.")
     return tuple(dict.fromkeys(kept))
 

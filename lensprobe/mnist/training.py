@@ -60,8 +60,8 @@ def train(
     target: float | None = None,
     epochs: int = 10,
     learning_rate: float = 1e-3,
-    batch_size: int = 128,
-    every: int = 50,
+    batch_size: int = 256,
+    every: int = 25,
     seed: int | None = None,
     progress: bool | None = None,
 ) -> Training:
