@@ -13,7 +13,7 @@ PYTEST  := -m pytest -n $(JOBS) --dist worksteal
 NEUTRAL := plot plot_steering report cli positions statistics intervals browser notebooks docs readme
 PIP     := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help report test test-legacy lint format bench docs chromium clean
+.PHONY: help report test test-legacy lint format bench docs site chromium clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -41,10 +41,13 @@ bench: $(VENV)/.dev $(VENV)/.weights ## measure the promised ratios and refresh 
 	for script in benchmarks/[a-z]*.py; do \
 	  [ $$script = benchmarks/common.py ] || $(VENV)/bin/python $$script --write || exit 1; done
 
-docs: $(VENV)/.dev $(VENV)/.weights ## the documentation, notebooks executed, in build/site
+docs: $(VENV)/.dev $(VENV)/.weights ## the documentation with its notebooks executed, in build/site
 	rm -rf build/notebooks
 	$(VENV)/bin/jupyter nbconvert --to html --execute --output-dir build/notebooks notebooks/*.ipynb
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	$(MAKE) site
+
+site: $(VENV)/.dev ## the documentation alone
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 chromium: # Debian's, for the browser tests; without it they are skipped, saying so
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
