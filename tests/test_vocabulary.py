@@ -18,6 +18,8 @@ SUBJECTS = {
     "positive", "negative", "text", "vector", "values",
     # checkpoints that are yet to be loaded, and a model that is yet to be trained
     "sources", "config",
+    # single words, and the two runs between which activations are patched
+    "words", "word", "clean", "corrupt",
     # images, and where they are from
     "data", "source",
 }  # fmt: skip
@@ -49,6 +51,8 @@ OPTIONS = {
     # training: the optimizer, what is done to it, what is watched and when
     "optimizer", "runs", "steps", "learning_rate", "weight_decay", "warmup", "interventions",
     "watch", "every", "account", "held_out", "seeds", "batch_size", "checkpoints", "save_every",
+    # repeated tokens: how often, and which activations are patched
+    "lengths", "sites",
     # the same analysis again and again
     "analysis", "table",
     # images of digits

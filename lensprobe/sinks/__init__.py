@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from .detector import first_token_detector
+from .detector_result import FirstTokenDetector
 from .evict import evict
 from .evict_result import Evict
+from .neurons import neurons
+from .neurons_result import Neurons
+from .repeats import repeats
+from .repeats_result import Repeats
 from .result import SinkScan
 from .scan import scan
 
-__all__ = ["Evict", "SinkScan", "evict", "scan"]
+__all__ = [
+    "Evict",
+    "FirstTokenDetector",
+    "Neurons",
+    "Repeats",
+    "SinkScan",
+    "evict",
+    "first_token_detector",
+    "neurons",
+    "repeats",
+    "scan",
+]
