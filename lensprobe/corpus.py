@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -140,14 +140,30 @@ class Corpus:
         """
         number = -1
         for number, (place, text) in enumerate(self.source.stream):
-            try:
-                ids = encode(self.adapter, text, self.bos)
-            except ArgumentError as error:
-                raise ArgumentError(f"{place}: {error}") from error
-            for window in self._cut(number, ids):
-                self.read.add((window,), self.length)
-                yield window
-        if number < 0:
+            yield from self.cut(number, place, text)
+        self.end(number + 1)
+
+    def cut(self, number: int, place: str, text: Any) -> Iterator[Window]:
+        """The windows of document `number`, counted in `read`.
+
+        Raises:
+            ArgumentError: an empty text, named by its place.
+        """
+        try:
+            ids = encode(self.adapter, text, self.bos)
+        except ArgumentError as error:
+            raise ArgumentError(f"{place}: {error}") from error
+        for window in self._cut(number, ids):
+            self.read.add((window,), self.length)
+            yield window
+
+    def end(self, documents: int) -> None:
+        """The stream has ended after so many documents.
+
+        Raises:
+            ArgumentError: there were none.
+        """
+        if not documents:
             raise ArgumentError("texts holds no text at all; give at least one.")
         self.exhausted = True
 
@@ -163,12 +179,16 @@ class Corpus:
             piece = (*front, *ids[begin - self.overlap : begin + step])
             yield Window(document, index, piece, again, begin)
 
-    def batches(self) -> Iterator[Batch]:
-        """Batches of nearly equal length, longest first within the lookahead."""
+    def batches(self, windows: Iterable[Window] | None = None) -> Iterator[Batch]:
+        """Batches of nearly equal length, longest first within the lookahead.
+
+        Args:
+            windows: which; None is all there are.
+        """
         waiting: list[Window] = []
         held = 0
         # The end of the corpus is one more turn of the same loop.
-        for window in chain(self.windows(), [None]):
+        for window in chain(self.windows() if windows is None else windows, [None]):
             if window is not None:
                 waiting.append(window)
                 held += len(window.ids)
