@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from .results import Result
 
-__all__ = ["PeakMemory", "Plan", "measured"]
+__all__ = ["PeakMemory", "Plan", "free_memory", "measured"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -99,6 +99,39 @@ class PeakMemory:
         self._over.set()
         self._thread.join()
         self.bytes = max(self.bytes, resident())
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that may still be taken on a device; None where the system does not say.
+
+    In main memory what the machine and the process's control group leave, whichever is less.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(
+        (free for free in (_machine_free(), _group_free()) if free is not None), default=None
+    )
+
+
+def _machine_free() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text()
+        return int(text.split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return None
+
+
+def _group_free() -> int | None:
+    """What a container's limit leaves, page cache that could be given back not counted."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        lines = (group / "memory.stat").read_text().splitlines()
+        kept = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return int(limit) - int(used) + kept
+    except (OSError, StopIteration, ValueError):
+        # No control groups of the second kind, or no limit ("max").
+        return None
 
 
 def resident() -> int:

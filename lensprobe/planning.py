@@ -6,7 +6,7 @@ import pandas as pd
 
 from .corpus import Batch
 from .costs import Plan, measured
-from .scanning import Scan, forward
+from .scanning import Scan
 
 __all__ = ["plan"]
 
@@ -30,8 +30,8 @@ def plan(scan: Scan) -> Plan:
     assert largest is not None  # an empty corpus has raised
     smallest = Batch.of(scan.adapter, largest.windows[:1])
     seconds, memory = measured(
-        lambda: forward(scan.adapter, scan.reading, smallest),
-        lambda: forward(scan.adapter, scan.reading, largest),
+        lambda: scan.forward(smallest),
+        lambda: scan.forward(largest),
         scan.adapter.device,
     )
     read = scan.done

@@ -7,7 +7,7 @@ a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,10 +22,11 @@ from .running import hooked
 from .running.batching import out_of_memory, progress_bar
 from .statistics import Bundle
 
-__all__ = ["Reading", "Scan", "forward"]
+__all__ = ["Reading", "Scan", "forward", "real_rows"]
 
 R = TypeVar("R")
 Hooks = Mapping[str, Callable[[Tensor], None]]
+Ranges = Callable[[Batch], Sequence[tuple[int, int]]]
 
 
 class Reading(Protocol):
@@ -42,16 +43,22 @@ class Reading(Protocol):
 class Scan:
     """One scan as it runs.
 
+    `ranges` says in which columns a batch is read, one after the other over a cache; without it each
+    batch is one pass. The reading's hooks then meet the columns in order, new ones only.
+
     Attributes:
         total: statistics of the finished batches; None before the first.
         done: how much text they hold.
         notes: what a reader of the result should know.
     """
 
-    def __init__(self, adapter: Adapter, corpus: Corpus, reading: Reading) -> None:
+    def __init__(
+        self, adapter: Adapter, corpus: Corpus, reading: Reading, ranges: Ranges | None = None
+    ) -> None:
         self.adapter = adapter
         self.corpus = corpus
         self.reading = reading
+        self.ranges = ranges
         self.total: Bundle | None = None
         self.done = Tally()
         self.notes: list[str] = []
@@ -88,7 +95,7 @@ class Scan:
         while waiting:
             batch = waiting.pop()
             try:
-                part = forward(self.adapter, self.reading, batch)
+                part = self.forward(batch)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -98,6 +105,11 @@ class Scan:
                 continue
             # Outside the handler, whose traceback holds the tensors of the failed pass.
             waiting += [Batch.of(self.adapter, rows) for rows in halves]
+
+    def forward(self, batch: Batch) -> Bundle:
+        """The statistics of one batch; hooks are always removed."""
+        ranges = [(0, batch.tokens.ids.shape[1])] if self.ranges is None else self.ranges(batch)
+        return forward(self.adapter, self.reading, batch, ranges)
 
     def _commit(self, batch: Batch, part: Bundle) -> None:
         with uninterrupted():
@@ -137,17 +149,20 @@ class Scan:
 
 
 @torch.no_grad()
-def forward(adapter: Adapter, reading: Reading, batch: Batch) -> Bundle:
-    """One forward pass over a batch, as far as it is read; hooks are always removed."""
+def forward(
+    adapter: Adapter, reading: Reading, batch: Batch, ranges: Sequence[tuple[int, int]]
+) -> Bundle:
+    """A batch read in these columns, as far as it is read; hooks are always removed."""
     tokens = batch.tokens
     mask = tokens.mask if tokens.ragged else None
+    # A user's hook at a later layer, or on the logits, must still see the pass.
+    stop = None if adapter.user_hooks() else reading.last + 1
     hooks, collect = reading.open(batch)
+    cache = adapter.new_cache(len(tokens.ids)) if len(ranges) > 1 else None
     with hooked(adapter, hooks):
-        if adapter.user_hooks():
-            # A user's hook at a later layer, or on the logits, must still see the pass.
-            adapter.run(tokens.ids, mask=mask)
-        else:
-            adapter.run(tokens.ids, mask=mask, stop=reading.last + 1)
+        for begin, end in ranges:
+            part = None if mask is None else mask[:, begin:end]
+            adapter.run(tokens.ids[:, begin:end], mask=part, stop=stop, cache=cache)
     return collect()
 
 

@@ -57,11 +57,11 @@ class Failing:
         self.calls: list[int] = []
         real = scanning.forward
 
-        def forward(adapter, reading, batch):
+        def forward(adapter, reading, batch, ranges):
             self.calls.append(batch.size)
             if when(self, batch):
                 raise error
-            return real(adapter, reading, batch)
+            return real(adapter, reading, batch, ranges)
 
         monkeypatch.setattr(scanning, "forward", forward)
 
@@ -83,7 +83,7 @@ def test_no_hook_is_left_after_an_exception_inside_one(model, scan, monkeypatch,
         raise error
 
     monkeypatch.setattr("lensprobe.massive.reading.magnitudes", broken)
-    monkeypatch.setattr("lensprobe.sinks.reading.attention_to", broken)
+    monkeypatch.setattr("lensprobe.sinks.reading.entropies", broken)
     before = hooks_of(model)
     with pytest.raises(type(error)):
         scan(model, TEXTS)
@@ -309,7 +309,6 @@ def test_a_dry_run_counts_and_estimates(model, scan, tmp_path, monkeypatch):
     options = {"length": 8, "batch_tokens": 40}
     whole = scan(model, TEXTS, **options)
     failing = Failing(monkeypatch, ValueError(), lambda self, batch: False)
-    monkeypatch.setattr("lensprobe.planning.forward", scanning.forward)
     plan = scan(model, TEXTS, dry_run=True, **options)
     assert isinstance(plan, Plan)
     facts = plan.summary()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
 
@@ -11,13 +12,15 @@ import pandas as pd
 
 from ..corpus import Corpus
 from ..costs import Plan
-from ..errors import ArgumentError
+from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..planning import plan
 from ..scanning import Scan
-from ..settings import current
-from ..statistics import Bundle
-from ..tokens import Bos, token_strings
+from ..settings import checked_seed, current
+from ..tokens import Bos
+from .assembling import EPSILONS, assembled
+from .corpora import made_up, named, wanted
+from .long import Columns
 from .reading import SinkReading
 from .result import SinkScan
 
@@ -32,12 +35,17 @@ def scan(
     texts: Any,
     *,
     keys: int = 4,
-    epsilon: float = 0.3,
+    epsilon: float | Sequence[float] = EPSILONS,
+    conditions: str | Sequence[str] = (),
+    threshold: float = 100.0,
+    ratio: float = 1000.0,
     length: int | None = None,
     layers: int | Sequence[int] | Literal["all"] = "all",
     bos: Bos = "auto",
     limit: int | None = None,
     column: str | None = None,
+    seed: int | None = None,
+    chunk: int | None = None,
     batch_tokens: int | None = None,
     progress: bool | None = None,
     dry_run: bool | None = None,
@@ -51,17 +59,31 @@ def scan(
     without a token k does not count for key k. Pads enter nothing. A query's entropy includes all
     its keys; query 0 has only itself and entropy 0.
 
+    A sink may be spread over several positions, so the attention to all positions with a massive
+    activation (Sun et al. 2402.17762, after any scanned layer) is summed too, and so is what later
+    keys get: one that exceeds `epsilon` over at least 16 queries is a secondary sink. In models with
+    a learned sink (gpt-oss) the rows of a pattern sum to less than one; what is missing is kept
+    apart, and counts as one more outcome in the entropy.
+
     Args:
         model: a TransformerLens model.
         texts: text, token ids, chat messages, any iterable of those, a `datasets` dataset, or a
-            `.txt` or `.jsonl` file; see `corpus`.
+            `.txt` or `.jsonl` file; see `corpus`. A mapping of names to any of these is read corpus
+            by corpus: heads that rest on the first token in one of them and work in another show.
         keys: how many of the first keys.
-        epsilon: least attention of a sink, exclusive.
+        epsilon: least attention of a sink, exclusive. Of several, `sink_rate` in most tables goes by
+            the first, and `rates` has them all.
+        conditions: "random" (tokens drawn evenly from the vocabulary) and "repeated" (one such token
+            again and again), read beside the texts at the same length and with the same BOS.
+        threshold, ratio: of a massive activation: least magnitude, least multiple of the median.
         length: window in tokens, BOS included; None is 64, as in the paper.
         layers: which layers are read; layers above the last of them are not run.
         bos: whether windows begin with BOS; `"auto"` is what the model's own tokenizing does.
-        limit: most documents that are read.
+        limit: most documents that are read, of each corpus.
         column: which field of a record is the text; None is `text`.
+        seed: of the random and repeated tokens; None draws one and stores it in the result.
+        chunk: most tokens of each row in one pass over the cache; None is chosen from memory, so that
+            no pattern of length x length is ever built.
         batch_tokens: most tokens in one forward pass, pads included.
         progress: True, False, or None for a bar when it takes long.
         dry_run: True to return the `Plan` of the scan instead of running it.
@@ -70,7 +92,8 @@ def scan(
         A `SinkScan`, or a `Plan`.
 
     Raises:
-        ArgumentError: an argument out of range, no texts, an empty text, an unreadable file.
+        ArgumentError: an argument out of range, no texts, an empty text, an unreadable file, a chunk
+            for which memory would run out.
         HookPointError: the model has no attention patterns.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; `.partial` is the `SinkScan` of the finished batches.
@@ -78,102 +101,120 @@ def scan(
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.scan")
     chosen = adapter.layers(layers)
-    corpus = Corpus(
+    extra, corpora = wanted(conditions), named(texts)
+    given = checked_seed(seed)
+    drawn = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
+    options = {"bos": bos, "length": length, "longest": LENGTH, "batch_tokens": batch_tokens}
+    sources = {
+        name: Corpus(adapter, source, limit=limit, column=column, **options)
+        for name, source in corpora.items()
+    }
+    first = next(iter(sources.values()))
+    reading = SinkReading(
         adapter,
-        texts,
-        bos=bos,
-        length=length,
-        longest=LENGTH,
-        limit=limit,
-        column=column,
-        batch_tokens=batch_tokens,
+        chosen,
+        keys=_checked_keys(keys, first.length),
+        epsilons=_checked_epsilons(epsilon),
+        threshold=_at_least_zero("threshold", threshold),
+        ratio=_at_least_zero("ratio", ratio),
     )
-    _check(keys, epsilon, corpus.length)
-    reading = SinkReading(adapter, chosen, keys=keys, epsilon=float(epsilon))
-    run = Scan(adapter, corpus, reading)
+    runs = _Runs(adapter, reading, Columns(adapter, chunk), sources, extra, drawn, options)
     if current("dry_run", dry_run):
-        return plan(run)
-    return run.run(_finish, progress=progress)
+        return runs.plan()
+    return runs.run(progress)
 
 
-def _check(keys: int, epsilon: float, length: int) -> None:
+class _Runs:
+    """The corpora of one scan, one after the other; the made-up ones last, as many as the others."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        reading: SinkReading,
+        columns: Columns,
+        sources: Mapping[str, Corpus],
+        extra: Sequence[str],
+        seed: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.adapter = adapter
+        self.reading = reading
+        self.columns = columns
+        self.sources = sources
+        self.extra = extra
+        self.seed = seed
+        self.options = options
+        self.done: dict[str, Scan] = {}
+
+    def run(self, progress: bool | None) -> SinkScan:
+        """Read everything."""
+        for name, corpus in self._corpora():
+            scan = Scan(self.adapter, corpus, self.reading, self.columns)
+            try:
+                self.done[name] = scan
+                scan.run(lambda run, complete: None, progress=progress)
+            except Interrupted as interrupt:
+                if scan.total is None:
+                    del self.done[name]
+                raise Interrupted(
+                    str(interrupt), partial=self._result(False) if self.done else None
+                ) from interrupt
+        return self._result(True)
+
+    def plan(self) -> Plan:
+        """What it would cost, all corpora together."""
+        plans: list[Plan] = []
+        for name, corpus in self._corpora():
+            self.done[name] = Scan(self.adapter, corpus, self.reading, self.columns)
+            plans.append(plan(self.done[name]))
+        costs = pd.concat([each.costs for each in plans]).sum().to_frame().T
+        costs["memory"] = max(each.memory for each in plans)
+        whole = {n: costs[n].astype(np.int64) for n in costs.columns if n != "seconds"}
+        return replace(plans[0], costs=costs.assign(**whole))
+
+    def _corpora(self) -> Iterator[tuple[str, Corpus]]:
+        yield from self.sources.items()
+        sequences = sum(run.done.sequences for run in self.done.values())
+        first = next(iter(self.sources.values()))
+        for name in self.extra:
+            rows = made_up(
+                self.adapter,
+                name,
+                sequences=sequences,
+                length=first.length,
+                bos=first.bos,
+                seed=self.seed,
+            )
+            yield name, Corpus(self.adapter, rows, **self.options)
+
+    def _result(self, complete: bool) -> SinkScan:
+        return assembled(
+            self.adapter,
+            self.reading,
+            self.done,
+            natural=[name for name in self.done if name in self.sources],
+            columns=self.columns,
+            seed=self.seed if self.extra else None,
+            complete=complete,
+        )
+
+
+def _checked_keys(keys: Any, length: int) -> int:
     if isinstance(keys, bool) or not isinstance(keys, int) or not 1 <= keys <= length:
         raise ArgumentError(f"keys={keys!r}: a whole number from 1 to the length, {length}.")
-    if isinstance(epsilon, bool) or not isinstance(epsilon, Real) or not 0 <= epsilon < 1:
-        raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
+    return keys
 
 
-def _finish(run: Scan, complete: bool) -> SinkScan:
-    """The result of what was read so far."""
-    reading, total = run.reading, run.total
-    assert isinstance(reading, SinkReading)
-    assert total is not None
-    provenance = run.provenance(complete)
-    broken = total["nonfinite"].result()
-    provenance["nonfinite"] = {
-        str(reading.layers[index]): count for (index,), count in broken.items()
-    }
-    if broken:
-        provenance["notes"].append(
-            f"attention was infinite or NaN in layers {', '.join(provenance['nonfinite'])}; "
-            "such heads are left out of that sequence"
-        )
-    if run.done.short:
-        provenance["notes"].append(
-            f"{run.done.short} of {run.done.sequences} sequences were shorter than "
-            f"{run.corpus.length} tokens; attention to a key is larger in shorter ones"
-        )
-    heads = _heads(total, reading)
-    common = total["tokens"].common()
-    ids = [common[(key,)] for key in range(reading.keys) if (key,) in common]
-    return SinkScan(
-        provenance={
-            **provenance,
-            "site": "attn.pattern",
-            "layers": list(reading.layers),
-            "keys": reading.keys,
-            "epsilon": reading.epsilon,
-        },
-        heads=heads,
-        layers=pd.DataFrame(
-            heads.groupby(["layer", "key"], as_index=False)[["sink_rate", "value"]].mean()
-        ),
-        profile=_profile(total, reading, run.adapter),
-        key_tokens=token_strings(getattr(run.adapter.model, "tokenizer", None), ids),
-    )
+def _checked_epsilons(epsilon: Any) -> tuple[float, ...]:
+    """Every epsilon once, in the order given, and then those that papers report."""
+    given = [epsilon] if isinstance(epsilon, Real) or not isinstance(epsilon, Sequence) else epsilon
+    for each in given or [epsilon]:
+        if isinstance(each, bool) or not isinstance(each, Real) or not 0 <= float(each) < 1:
+            raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
+    return tuple(dict.fromkeys([*map(float, given), *EPSILONS]))
 
 
-def _heads(total: Bundle, reading: SinkReading) -> pd.DataFrame:
-    attention, sinks = total["attention"].result(), total["sinks"].result()
-    _, heads, keys = attention["mean"].shape
-    layer, head, key = np.meshgrid(reading.layers, range(heads), range(keys), indexing="ij")
-    return pd.DataFrame(
-        {
-            "layer": layer.reshape(-1),
-            "head": head.reshape(-1),
-            "key": key.reshape(-1),
-            "value": attention["mean"].reshape(-1),
-            "sink_rate": sinks["mean"].reshape(-1),
-            "count": attention["count"].reshape(-1),
-        }
-    )
-
-
-def _profile(total: Bundle, reading: SinkReading, adapter: Adapter) -> pd.DataFrame:
-    entropy = total["entropy"].result()["mean"]
-    heads = entropy.shape[1]
-    shared = np.arange(heads) // (heads // adapter.n_kv_heads)
-    first = total["value"].result()["mean"][:, shared].reshape(-1)
-    others = total["others"].result()["mean"][:, shared].reshape(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = first / others
-    return pd.DataFrame(
-        {
-            "layer": np.repeat(reading.layers, heads),
-            "head": np.tile(np.arange(heads), len(reading.layers)),
-            "entropy": entropy.reshape(-1),
-            "value_norm": first,
-            "other_norm": others,
-            "ratio": ratio,
-        }
-    )
+def _at_least_zero(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
+        raise ArgumentError(f"{name}={value!r}: a number, at least 0.")
+    return float(value)
