@@ -12,8 +12,8 @@ from tolerance import close
 
 import lensprobe as lp
 from lensprobe.errors import ArgumentError, Interrupted, ModelError
+from lensprobe.interpolation import generate
 from lensprobe.interpolation.blend import steady_norm
-from lensprobe.interpolation.generate import generate
 from lensprobe.models.adapter import adapter_for
 from lensprobe.models.weights import weights_of
 from lensprobe.tokens import encode

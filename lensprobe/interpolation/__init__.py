@@ -10,6 +10,8 @@ from .score import score
 from .score_result import InterpolatedScore
 from .surprise import Surprise, surprise
 from .sweep import InterpolationSweep, sweep
+from .trace import trace
+from .trace_result import Trace
 
 __all__ = [
     "InterpolatedScore",
@@ -17,10 +19,12 @@ __all__ = [
     "InterpolationSweep",
     "LearnedWeights",
     "Surprise",
+    "Trace",
     "generate",
     "learn",
     "loss",
     "score",
     "surprise",
     "sweep",
+    "trace",
 ]
