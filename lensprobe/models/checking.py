@@ -41,6 +41,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.massive.train_and_watch": ("weights", "resid_post"),
     "lp.massive.tokens": ("resid_post", "attn.pattern"),
     "lp.massive.trajectory": ("resid_post",),
+    "lp.sinks.cause": ("resid_post", "attn.v", "attn.pattern"),
     "lp.sinks.evict": ("attn.pattern",),
     "lp.sinks.first_token_detector": ("weights", "attn.z"),
     "lp.sinks.neurons": ("weights", "resid_post", "mlp.post", "attn.pattern"),

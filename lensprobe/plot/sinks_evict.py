@@ -40,7 +40,7 @@ def perplexity(
             f"Perplexity of the tokens predicted once a cache of {_window(result)} keys is full, "
             "by how many of the first keys stay in it (the latest fill the rest), and with as many "
             "first keys masked for everyone from the start. Dashed: every key stays. Bars are 95% "
-            "intervals over documents."
+            "intervals of the change, over documents."
         ),
         finding=_finding(result),
     )
@@ -65,7 +65,7 @@ def sinks(
         caption=(
             "Sink rate on the oldest key that a query sees: the first token while it is there; "
             "without it, the key that slides out next; with masked first keys, the first one that is "
-            "visible. Dashed: every key stays. Bars are 95% intervals over documents."
+            "visible. Dashed: every key stays. Bars are 95% intervals of the change."
         ),
         finding=_moved(result),
     )
@@ -90,7 +90,7 @@ def curve(
     for index, (kind, keep) in enumerate(drawn):
         rows = _binned(rows_of(frame, kind=kind, keep=keep), window, width)
         plain = kind == "plain"
-        name = "every key stays" if plain else f"{plural(keep, 'first key')} kept"
+        name = "every key stays" if plain else f"first {keep} kept" if keep else "none kept"
         colour = look.theme.muted if plain else look.theme.lines[(index - 1) % 6]
         traces.append(
             go.Scatter(
@@ -140,7 +140,7 @@ def _by_keep(
         if rows.empty:
             continue
         colour = look.theme.lines[index]
-        ends = rows[["low", "high"]].to_numpy()
+        ends = plain + rows[["change_low", "change_high"]].to_numpy(float)
         value = rows["value"].to_numpy()
         traces.append(
             go.Scatter(
@@ -191,9 +191,13 @@ def _window(result: Evict) -> int:
 
 
 def _binned(rows: pd.DataFrame, window: int, width: int) -> pd.DataFrame:
-    """Means over `width` tokens, with an edge where the cache is full."""
-    place = ((rows["position"] - window) // width).to_numpy(int)
-    loss, count = rows["loss"].to_numpy(float), rows["count"].to_numpy(float)
+    """Means over `width` tokens, with an edge where the cache is full.
+
+    Without query 0, whose loss after a lone BOS would set the scale.
+    """
+    numbers = rows.sort_values(by=["position"])[["position", "loss", "count"]].to_numpy(float)
+    position, loss, count = numbers[1:].T
+    place = (position - window) // width
     names, index = np.unique(place, return_inverse=True)
     mean = np.bincount(index, loss * count) / np.bincount(index, count)
     return pd.DataFrame({"position": np.maximum(names * width + window, 0), "loss": mean})

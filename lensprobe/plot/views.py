@@ -26,6 +26,7 @@ KINDS: dict[str, str] = {
     "massive.tokens": "massive_tokens",
     "massive.training": "massive_training",
     "massive.trajectory": "massive_trajectory",
+    "sinks.cause": "sinks_cause",
     "sinks.evict": "sinks_evict",
     "sinks.scan": "sinks",
     "steering.calibration": "steering_calibration",

@@ -15,6 +15,7 @@ TITLES = {
     "massive.tokens": "Which first tokens get a massive activation",
     "massive.training": "What training does to a massive activation",
     "massive.trajectory": "A massive activation through the layers",
+    "sinks.cause": "Does the massive activation make the sink?",
     "sinks.evict": "When the first keys leave the cache",
     "sinks.scan": "Attention sinks",
     "steering.calibration": "How strong a steering vector must be",
@@ -67,6 +68,10 @@ LEADS = {
     "massive.trajectory": (
         "One coordinate from block to block: where it is born, how long it stays, where it is taken "
         "away, against the rest of the residual stream."
+    ),
+    "sinks.cause": (
+        "The number at the first position is taken away in several ways, each beside a control. What "
+        "is left of the sink says whether the number makes it, and the loss whether the model minds."
     ),
     "sinks.evict": (
         "A cache with room for few keys lets the oldest go. When the first key goes with them, the "

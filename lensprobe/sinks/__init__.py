@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .cause import cause
+from .cause_result import Cause
 from .detector import first_token_detector
 from .detector_result import FirstTokenDetector
 from .evict import evict
@@ -14,11 +16,13 @@ from .result import SinkScan
 from .scan import scan
 
 __all__ = [
+    "Cause",
     "Evict",
     "FirstTokenDetector",
     "Neurons",
     "Repeats",
     "SinkScan",
+    "cause",
     "evict",
     "first_token_detector",
     "neurons",
