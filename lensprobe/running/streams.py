@@ -48,11 +48,9 @@ class Streams:
         self._mask = batch.mask if batch.ragged else None
         keepers = {adapter.hook_name("resid_post", layer): self._keeper(layer) for layer in layers}
         with hooked(adapter, keepers):
-            top = max(layers) + 1
-            stop = None if logits or top == adapter.n_layers else top + 1
-            out = adapter.run(
-                batch.ids, mask=self._mask, stop=stop, logits="all" if logits else None
-            )
+            # Where the pass is left, the keepers have seen the residual already.
+            stop = None if logits else max(layers) + 1
+            out = adapter.run(batch.ids, mask=self._mask, stop=stop)
         self.logits = out if logits else None
 
     def edited(self, writes: Mapping[int, Write]) -> Float[Tensor, "batch pos d_vocab"]:
