@@ -22,6 +22,8 @@ SUBJECTS = {
     "words", "word", "clean", "corrupt",
     # images, and where they are from
     "data", "source",
+    # results that are set beside each other
+    "study", "sweep",
 }  # fmt: skip
 OPTIONS = {
     # text and BOS
@@ -56,7 +58,7 @@ OPTIONS = {
     # the same analysis again and again
     "analysis", "table",
     # images of digits
-    "pairs", "images", "epochs",
+    "pairs", "images", "epochs", "group",
     # made-up texts that are read beside the given ones
     "conditions",
     # thresholds, named as in the papers

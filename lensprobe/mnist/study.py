@@ -97,14 +97,14 @@ def study(
     return result
 
 
-def sample(data: DigitsData, n: int, seed: int | None) -> np.ndarray:
+def sample(data: DigitsData, n: int, seed: int | None, *, least: int = 0) -> np.ndarray:
     """Indices of `n` test images, or of all where there are fewer.
 
     Raises:
-        ArgumentError: no whole number from 0 on.
+        ArgumentError: no whole number from `least` on.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-        raise ArgumentError(f"n={n!r}: a whole number from 0 on.")
+    if isinstance(n, bool) or not isinstance(n, int) or n < least:
+        raise ArgumentError(f"n={n!r}: a whole number from {least} on.")
     order = np.random.default_rng(checked_seed(seed) or 0).permutation(len(data.test_images))
     return np.sort(order[:n])
 

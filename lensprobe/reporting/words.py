@@ -15,6 +15,10 @@ TITLES = {
     "massive.tokens": "Which first tokens get a massive activation",
     "massive.training": "What training does to a massive activation",
     "massive.trajectory": "A massive activation through the layers",
+    "mnist.beside": "A network for digits and a language model",
+    "mnist.out_of_data": "Is it leaving the data that does the damage?",
+    "mnist.study": "Activation additions in a network for digits",
+    "mnist.training": "How the network learned",
     "sinks.cause": "Does the massive activation make the sink?",
     "sinks.evict": "When the first keys leave the cache",
     "sinks.scan": "Attention sinks",
@@ -69,6 +73,20 @@ LEADS = {
         "One coordinate from block to block: where it is born, how long it stays, where it is taken "
         "away, against the rest of the residual stream."
     ),
+    "mnist.beside": (
+        "The same question asked of both: what does one contrast vector cost where it has nothing to "
+        "do, layer by layer?"
+    ),
+    "mnist.out_of_data": (
+        "Vectors as long as a − b that lead as far from the data or further: if distance were the "
+        "reason, they would do as much damage, and putting activations back would repair it."
+    ),
+    "mnist.study": (
+        "What the network holds of one image of a, minus what it holds of one of b, added for every "
+        "test image: does b turn into a, and what becomes of all the other digits? The note that "
+        "asked first calls the log loss perplexity; here both are given."
+    ),
+    "mnist.training": "The log loss on test images while the network learned, step by step.",
     "sinks.cause": (
         "The number at the first position is taken away in several ways, each beside a control. What "
         "is left of the sink says whether the number makes it, and the loss whether the model minds."
@@ -164,6 +182,18 @@ NOTES = {
     ("massive.scan", "kinds"): (
         "value: the largest magnitude · mean: mean over tokens of each token's largest · count: "
         "tokens"
+    ),
+    ("mnist.study", "effects"): (
+        "positive, negative: the pair a − b · group: test images that are not of b (others), all, or "
+        "those of b (negative) · loss: nats an image · perplexity: its exponential · plain: unedited"
+    ),
+    ("mnist.study", "distances"): (
+        "in class spreads, the root mean square distance of training activations from their class's "
+        "mean · length: of what is added · distance: to the nearest training activation"
+    ),
+    ("mnist.out_of_data", "layers"): (
+        "medians over pairs · nearest_loss: of what the network says at the nearest training "
+        "activation · correlation: Spearman's, over pairs, of change with distance"
     ),
     ("sinks.scan", "heads"): (
         "value: mean attention to that key position · sink_rate: share of sequences above ε"
