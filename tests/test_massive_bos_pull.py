@@ -57,7 +57,7 @@ def test_sink_heads_use_half_of_their_query_space(pulled):
 def test_random_dimensions_do_not_pull(pulled):
     random = of(pulled.layers, kind="random")
     assert len(pulled.provenance["random_dims"]) == 4
-    assert PLANTED.dims[0] not in pulled.provenance["random_dims"]
+    assert [PLANTED.dims[0]] not in pulled.provenance["random_dims"]
     plateau = of(pulled.layers, kind="dim").set_index("layer").loc[[2, 3, 4], "share"]
     close(plateau, np.full(3, 3 / 12))
     assert random["share"].max() < 3 / 12
@@ -123,6 +123,22 @@ def test_every_number_is_its_definition(shaped, dim, position):
         close(rows["next_side"], torch.maximum(behind, 1 - behind).mean(0))
         layer = of(result.layers, kind="dim", layer=n).iloc[0]
         close([layer["share"], layer["value"]], [rows["share"].mean(), rows["value"].mean()])
+
+
+def test_several_dimensions_pull_together(decoder):
+    at = [lp.massive.Finding(dim, 0, (1,), "resid_post", 1.0) for dim in (3, 9)]
+    result = take(decoder, dim=None, at=at, repeats=3)
+    assert result.provenance["dims"] == [3, 9] and result.summary()["dim"] == "3, 9"
+    drawn = result.provenance["random_dims"]
+    assert np.shape(drawn) == (3, 2) and len({3, 9, *np.ravel(drawn)}) == 8
+    texts = loop(decoder, [3, 9], 0, 0.1)
+    for n in range(4):
+        moved = sum(
+            (new[1] - old[1])[:, 1:, 0].sum() for p, s in texts for old, new in [(p[n], s[n])]
+        )
+        queries = sum(plain[n][1][:, 1:, 0].numel() for plain, _ in texts)
+        row = of(result.layers, kind="dim", layer=n).iloc[0]
+        close([row["value"]], [float(moved) / queries])
 
 
 def test_less_pulls_the_other_way(decoder):

@@ -15,7 +15,7 @@ import lensprobe as lp
 from lensprobe.errors import ArgumentError, Interrupted, ModelError
 from lensprobe.massive import gradient
 from lensprobe.massive.paths import Cut, constant_weights
-from lensprobe.massive.target import Target
+from lensprobe.massive.target import Group
 from lensprobe.models.adapter import adapter_for
 from lensprobe.models.planted import PLANTED
 from lensprobe.running import hooked
@@ -147,13 +147,35 @@ def test_the_parts_sum_to_the_total(shaped, dim, position, layer):
     assert set(result.heads["layer"]) == set(range(layer + 1, 4))
 
 
+def test_several_coordinates_grow_together(decoder):
+    at = [lp.massive.Finding(dim, 2, (1,), "resid_post", 1.0) for dim in (3, 9)]
+    result = take(decoder, dim=None, at=at, factors=[0.5, 1])
+    assert result.provenance["dims"] == [3, 9] and result.summary()["dim"] == "3, 9"
+    step, where = 0.02, lp.positions.at(2)
+    for factor in (0.5, 1.0):
+        losses = []
+        for moved in (factor * (1 - step), factor * (1 + step)):
+            edit = lp.Scale(factor=moved, dim=[3, 9], layers=1, positions=where)
+            tokens = lp.score(decoder, TEXTS, edits=edit).tokens
+            losses.append(tokens[tokens["position"] > 2].groupby("text")["loss"].mean())
+        each = of(result.documents, factor=factor, measure="log_factor")
+        np.testing.assert_allclose(each["value"], (losses[1] - losses[0]) / (2 * step), atol=5e-5)
+        parts = of(result.paths, factor=factor).set_index("component")["value"]
+        close(parts.drop("total").sum(), parts["total"])
+        # By the length of their vector: the logarithm's derivative is length × factor times it.
+        by_length = of(result.documents, factor=factor, measure="value")
+        close(by_length["value"] * by_length["activation"] * factor, each["value"])
+    residual = lp.forward(decoder, TEXTS[0], layers=1).activations[0, 2, [3, 9]]
+    close([by_length["activation"].iloc[0]], [np.linalg.norm(residual)], "residual")
+
+
 @pytest.mark.parametrize("component", ["k", "v"])
 def test_a_part_is_what_its_layer_alone_passes_on(shaped, component):
     """One layer's keys or values move with the number, all others at the position stay."""
     adapter = adapter_for(shaped)
     rows = [Encoded(tuple(shaped.to_tokens(text)[0].tolist())) for text in TEXTS[:1]]
     with constant_weights(shaped):
-        found = Cut(adapter, rows, Target(3, 0), 0).slopes(1.0)
+        found = Cut(adapter, rows, Group((3,), 0), 0).slopes(1.0)
     ids, step = torch.tensor(rows[0].ids)[None], 0.05
     names = [adapter.hook_name(f"attn.{site}", n) for n in (1, 2, 3) for site in ("k", "v")]
     moving = adapter.hook_name(f"attn.{component}", 2)

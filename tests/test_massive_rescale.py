@@ -41,6 +41,11 @@ def of(frame, **where):
     return frame
 
 
+def pair(position=0, layer=1):
+    """Two findings at one position."""
+    return [lp.massive.Finding(dim, position, (layer,), "resid_post", 1.0) for dim in (3, 9)]
+
+
 @pytest.fixture(scope="module")
 def swept(planted):
     return rescale(planted, ENGLISH, factors=FACTORS, progress=False)
@@ -94,7 +99,7 @@ def test_the_sinks_go_with_the_value(swept):
 
 
 def test_nothing_needs_to_be_named(swept):
-    assert swept.provenance["dim"] == PLANTED.dims[0]
+    assert swept.provenance["dims"] == [PLANTED.dims[0]]
     assert swept.provenance["layer"] == PLANTED.writer_layer
     assert any("first at which it is massive" in note for note in swept.provenance["notes"])
     facts = swept.summary()
@@ -153,6 +158,16 @@ def heads_of(model, edit, position):
                 norms[n, :, 0] += written[position].numpy() / len(TEXTS)
                 norms[n, :, 1] += written[position + 1 :].mean(0).numpy() / len(TEXTS)
     return attention, norms
+
+
+def test_several_coordinates_are_multiplied_together(decoder):
+    result = take(decoder, dim=None, at=pair(), factors=[-20, 0])
+    assert result.provenance["dims"] == [3, 9] and result.summary()["dim"] == "3, 9"
+    assert result.provenance["layer"] == 1
+    for factor in (-20.0, 0.0):
+        edit = lp.Scale(factor=factor, dim=[3, 9], layers=1, positions=lp.positions.front(1))
+        alone = lp.score(decoder, TEXTS, edits=edit).tokens.groupby("text")["loss"].mean()
+        close(of(result.documents, measure="loss", factor=factor)["value"], alone)
 
 
 def test_the_divergence_is_that_of_the_distributions(decoder):
@@ -316,10 +331,9 @@ def test_a_text_that_ends_at_the_position_is_refused(tiny_gpt2):
         take(tiny_gpt2, [[1, 2, 3, 4], [1, 2, 3]], position=2)
 
 
-def test_several_coordinates_are_refused(planted):
-    scan = lp.massive.scan(planted, ENGLISH, ratio=500, progress=False)
-    with pytest.raises(ArgumentError, match="takes one coordinate; got 2"):
-        take(planted, ENGLISH, dim=None, at=[scan.at(0), scan.at(1)])
+def test_coordinates_at_several_positions_are_refused(tiny_gpt2):
+    with pytest.raises(ArgumentError, match=r"coordinates at one position; got positions \[0, 2\]"):
+        take(tiny_gpt2, dim=None, at=[pair()[0], pair(2)[1]])
 
 
 def test_an_effect_that_was_not_measured_is_refused(swept):

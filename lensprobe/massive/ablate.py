@@ -22,7 +22,7 @@ from .ablate_result import Ablate, draws_table, sets_table
 from .ablations import KINDS, Ablation, mean_vector, overwriting, planned
 from .effects import EPSILON, Comparison, Measured, Meter, joined_runs
 from .effects_tables import Documents
-from .place import birth_of, check_epsilon, length_note, scored_rows
+from .place import births, check_epsilon, length_note, scored_rows
 from .result import Finding, MassiveScan
 from .subject import Subject, subject
 
@@ -90,15 +90,13 @@ def ablate(
         adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
         column=column, batch_tokens=batch_tokens,
     )  # fmt: skip
-    position = _one_position(about)
+    position = about.targets.group.position
     kept = scored_rows(about, position)
     rows = [about.rows[i] for i in kept]
     meter = Meter(adapter, position)
     notes: list[str] = []
     if given is None:
-        births = [birth_of(adapter, about, target, batch_tokens) for target in about.each]
-        given = max(layer for layer, _ in births)
-        notes += [note for _, note in births]
+        given, notes = births(adapter, about, batch_tokens)
     seeded = current("seed", seed)
     drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seeded is None else seeded
     ablations, missing = planned(adapter, rows, about.each, kinds, repeats, drawn, batch_tokens)
@@ -128,13 +126,6 @@ def _kinds(method: Any) -> tuple[str, ...]:
     if not found:
         raise ArgumentError(f'method={method!r}: "all", or some of {", ".join(KINDS)}.')
     return found
-
-
-def _one_position(about: Subject) -> int:
-    places = sorted({target.position for target in about.each})
-    if len(places) > 1:
-        raise ArgumentError(f"at: coordinates at one position; got positions {places}.")
-    return places[0]
 
 
 @dataclass
@@ -200,8 +191,7 @@ def _finished(
         provenance={
             **run.meter.adapter.provenance(),
             **run.about.facts,
-            "dims": [target.dim for target in run.about.each],
-            "position": run.position,
+            **run.about.targets.group.provenance(),
             "layer": run.layer,
             "site": "resid_post",
             "epsilon": epsilon,

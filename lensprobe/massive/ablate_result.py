@@ -15,6 +15,7 @@ from .ablations import Ablation
 from .anatomy_result import YU
 from .effects_tables import Documents
 from .result import SUN
+from .target import named
 
 __all__ = ["Ablate", "draws_table", "sets_table"]
 
@@ -71,8 +72,7 @@ class Ablate(Result):
         losses = self.effects.loc[self.effects["measure"] == "loss", ["kind", "change"]]
         facts = {
             **super().summary(),
-            "dim": ", ".join(map(str, self.provenance["dims"])),
-            "position": int(self.provenance["position"]),
+            **named(self.provenance),
             "layer": int(self.provenance["layer"]),
             "documents": int(self.documents["document"].nunique()),
             "loss": float(plain.iloc[0]),

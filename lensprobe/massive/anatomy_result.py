@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from ..citations import ELHAGE
 from ..results import Result
 from .result import SUN
 
@@ -18,19 +19,6 @@ YU = """@article{yu2024super,
   journal = {arXiv preprint arXiv:2411.07191},
   year = {2024}
 }"""
-ELHAGE = """@article{elhage2021mathematical,
-  title = {A Mathematical Framework for Transformer Circuits},
-  author = {Elhage, Nelson and Nanda, Neel and Olsson, Catherine and Henighan, Tom and Joseph, Nicholas
-            and Mann, Ben and Askell, Amanda and Bai, Yuntao and Chen, Anna and Conerly, Tom and
-            DasSarma, Nova and Drain, Dawn and Ganguli, Deep and Hatfield-Dodds, Zac and Hernandez,
-            Danny and Jones, Andy and Kernion, Jackson and Lovitt, Liane and Ndousse, Kamal and
-            Amodei, Dario and Brown, Tom and Clark, Jack and Kaplan, Jared and McCandlish, Sam and
-            Olah, Chris},
-  journal = {Transformer Circuits Thread},
-  year = {2021}
-}"""
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class Anatomy(Result):
     """One coordinate of the residual stream as an exact sum, and what carries most of it.

@@ -26,7 +26,7 @@ from .place import scored_rows
 from .pull_counts import Counted, counted
 from .result import SUN, Finding, MassiveScan
 from .subject import Subject, subject
-from .target import Target
+from .target import Group, named
 
 __all__ = ["BosPull", "bos_pull"]
 
@@ -67,7 +67,7 @@ class BosPull(Result):
         }
         facts = {
             **super().summary(),
-            **{name: int(self.provenance[name]) for name in ("dim", "position")},
+            **named(self.provenance),
             "amount": float(self.provenance["amount"]),
             "share": shares["dim"],
             "random": shares["random"],
@@ -128,13 +128,11 @@ def bos_pull(
         adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
         column=column, batch_tokens=batch_tokens,
     )  # fmt: skip
-    target = about.targets.one
+    target = about.targets.group
     kept = scored_rows(about, target.position)
     given = current("seed", seed)
     drawn = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
-    others = np.setdiff1d(np.arange(adapter.d_model), [target.dim])
-    dims = np.random.default_rng(drawn).choice(others, repeats, replace=False)
-    run = _Run(adapter, target, float(amount), [target.dim, *map(int, dims)])
+    run = _Run(adapter, target, float(amount), _random_dims(adapter, target, repeats, drawn))
 
     def work(index: list[int]) -> list[Counted]:
         return run.read([about.rows[kept[i]] for i in index])
@@ -147,6 +145,15 @@ def bos_pull(
         progress=progress,
     )
     return _finished(run, about, kept, outcome, drawn)
+
+
+def _random_dims(adapter: Adapter, target: Group, repeats: int, seed: int) -> list[tuple[int, ...]]:
+    """As many other dimensions, several times, none of them twice."""
+    others, count = np.setdiff1d(np.arange(adapter.d_model), target.dims), len(target.dims)
+    if repeats * count > len(others):
+        raise ArgumentError(f"repeats={repeats}: the model has {len(others)} other dimensions.")
+    drawn = np.random.default_rng(seed).choice(others, repeats * count, replace=False)
+    return [tuple(map(int, part)) for part in drawn.reshape(repeats, count)]
 
 
 def _check(amount: Any, repeats: Any, adapter: Adapter) -> None:
@@ -166,19 +173,20 @@ class _Run:
     """What is added where; and the points at which it is."""
 
     def __init__(
-        self, adapter: Adapter, target: Target, amount: float, dims: Sequence[int]
+        self, adapter: Adapter, target: Group, amount: float, others: Sequence[tuple[int, ...]]
     ) -> None:
         self.adapter = adapter
         self.target = target
         self.amount = amount
-        self.dims = list(dims)
+        self.dims = [target.dims, *others]
         layers = range(adapter.n_layers)
         self.norms = [adapter.norm_point(n) for n in layers]
         self.scores = [f"{adapter.writer.blocks}.{n}.attn.hook_attn_scores" for n in layers]
         adapter.points(self.scores)
         self.patterns = [adapter.hook_name("attn.pattern", n) for n in layers]
         for n, (_, gain) in enumerate(self.norms):
-            flat = [] if gain is None else [d for d in self.dims if float(gain[d]) == 0]
+            every = [dim for dims in self.dims for dim in dims]
+            flat = [] if gain is None else [dim for dim in every if float(gain[dim]) == 0]
             if flat:
                 raise ModelError(f"the norm of layer {n} multiplies dimension {flat[0]} by 0.")
 
@@ -196,14 +204,14 @@ class _Run:
 
     def _answers(self, fan: Fan, layer: int) -> list[Tensor]:
         """Scores and pattern of a layer, each row plain and then with each dimension shifted."""
-        changes: list[int | None] = [None, *self.dims]
+        changes: list[tuple[int, ...]] = [(), *self.dims]
         if fan.shared:
             return self._pass(fan, layer, changes)
         # The user's hooks must see the caller's rows, each once.
         each = [self._pass(fan, layer, [change]) for change in changes]
         return [torch.stack(parts, 1).flatten(0, 1) for parts in zip(*each, strict=True)]
 
-    def _pass(self, fan: Fan, layer: int, changes: Sequence[int | None]) -> list[Tensor]:
+    def _pass(self, fan: Fan, layer: int, changes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         seen: dict[str, Tensor] = {}
         hooks: dict[str, Hook] = {
             self.norms[layer][0]: self._writer(fan.first, layer, changes, seen),
@@ -225,15 +233,15 @@ class _Run:
         return Scale(factor=1.0, layers=layers, site="resid_pre", positions=where)
 
     def _writer(
-        self, first: int, layer: int, changes: Sequence[int | None], seen: dict[str, Tensor]
+        self, first: int, layer: int, changes: Sequence[tuple[int, ...]], seen: dict[str, Tensor]
     ) -> Hook:
         column, gain = self.target.position - first, self.norms[layer][1]
 
         def write(normed: Tensor) -> Tensor:
             seen["norm"] = normed
             added = normed.new_zeros(len(changes), normed.shape[-1])
-            for row, dim in enumerate(changes):
-                if dim is not None:
+            for row, dims in enumerate(changes):
+                for dim in dims:
                     added[row, dim] = self.amount / (1.0 if gain is None else float(gain[dim]))
             own = normed[:, column] + added.repeat(len(normed) // len(changes), 1)
             return torch.cat([normed[:, :column], own[:, None], normed[:, column + 1 :]], 1)
@@ -255,10 +263,9 @@ def _finished(
         provenance={
             **adapter.provenance(),
             **about.facts,
-            "dim": run.target.dim,
-            "position": run.target.position,
+            **run.target.provenance(),
             "amount": run.amount,
-            "random_dims": run.dims[1:],
+            "random_dims": [list(dims) for dims in run.dims[1:]],
             "seed": seed,
             "finished": len(found),
             "complete": outcome.complete,

@@ -15,10 +15,9 @@ from ..settings import current
 from ..tokens import Bos
 from .gradient_result import Gradient, gradient_tables
 from .paths import Cut, Slopes, constant_weights
-from .place import birth_of, numbers, scored_rows
+from .place import births, numbers, scored_rows
 from .result import Finding, MassiveScan
 from .subject import Subject, subject
-from .target import Target
 
 __all__ = ["gradient"]
 
@@ -47,7 +46,8 @@ def gradient(
     test), and the split says why. In a causal model the number reaches later tokens only through the
     keys and values of its position, so the derivative is an exact sum over layers and heads of what
     goes through the key (it moves attention to the position), what goes through the value (it moves
-    what heads write there), and the position's own prediction.
+    what heads write there), and the position's own prediction. Several coordinates grow together:
+    then the number is the length of their vector.
 
     Args:
         model: a TransformerLens model. Its weights' `requires_grad` is off during the call.
@@ -76,9 +76,9 @@ def gradient(
         adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
         column=column, batch_tokens=batch_tokens,
     )  # fmt: skip
-    target = about.targets.one
+    target = about.targets.group
     kept = scored_rows(about, target.position)
-    place, note = birth_of(adapter, about, target, batch_tokens) if given is None else (given, "")
+    place, born = births(adapter, about, batch_tokens) if given is None else (given, [])
 
     def work(index: list[int]) -> list[list[Slopes]]:
         rows = [about.rows[kept[i]] for i in index]
@@ -96,22 +96,20 @@ def gradient(
     )
     facts = {
         **about.facts,
-        "dim": target.dim,
-        "position": target.position,
+        **target.provenance(),
         "layer": place,
         "site": "resid_post",
         "factors": list(chosen),
         "seed": current("seed", seed) or 0,
-        "notes": [*about.facts["notes"], *([note] if note else [])],
+        "notes": [*about.facts["notes"], *born],
     }
-    return _finished(adapter, about, kept, target, outcome, facts)
+    return _finished(adapter, about, kept, outcome, facts)
 
 
 def _finished(
     adapter: Adapter,
     about: Subject,
     kept: Sequence[int],
-    target: Target,
     outcome: Outcome[list[Slopes]],
     facts: dict[str, Any],
 ) -> Gradient:

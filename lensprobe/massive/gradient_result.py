@@ -15,6 +15,7 @@ from ..results import Result
 from ..statistics import interval
 from .paths import Slopes
 from .result import SUN
+from .target import named
 
 __all__ = ["Gradient", "gradient_tables"]
 
@@ -59,7 +60,8 @@ class Gradient(Result):
         parts = self.paths[self.paths["factor"] == row["factor"]].set_index("component")["value"]
         facts = {
             **super().summary(),
-            **{name: int(self.provenance[name]) for name in ("dim", "position", "layer")},
+            **named(self.provenance),
+            "layer": int(self.provenance["layer"]),
             "documents": int(self.documents["document"].nunique()),
             "factor": float(row["factor"]),
             "slope": float(row["value"]),

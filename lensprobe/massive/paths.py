@@ -27,9 +27,12 @@ from ..models.adapter import Adapter
 from ..running.measures import losses
 from ..running.session import Hook, hooked
 from ..tokens import Encoded, TokenBatch
-from .target import Target
+from .target import Group
 
 __all__ = ["Cut", "Slopes", "constant_weights"]
+
+SMALL = 1e-30
+"""Keeps a vector of zeros from having no direction at all."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,13 @@ def constant_weights(model: Any) -> Iterator[None]:
 class Cut:
     """A batch whose number is a variable. Use inside `constant_weights`.
 
+    Of several coordinates the number is the length of their vector, whose direction stays.
+
     Blocks below `layer` run once for all factors; with hooks of the user's own, passes are whole.
     """
 
     def __init__(
-        self, adapter: Adapter, rows: Sequence[Encoded], target: Target, layer: int
+        self, adapter: Adapter, rows: Sequence[Encoded], target: Group, layer: int
     ) -> None:
         self.adapter = adapter
         self.target = target
@@ -89,7 +94,12 @@ class Cut:
         self.whole = bool(adapter.user_hooks())
         self.start = 0 if self.whole else layer
         self.inputs: Tensor = self.batch.ids
-        self.activation = self._read_plain()
+        own = self._read_plain()
+        self.direction = torch.ones_like(own)
+        if len(target.dims) > 1:
+            own = own.to(torch.promote_types(own.dtype, torch.float32))
+            self.direction = own / own.norm(dim=1, keepdim=True).clamp(min=SMALL)
+        self.activation = (own * self.direction).sum(1)
         above = range(layer + 1, adapter.n_layers)
         self.points = {
             n: {site: adapter.hook_name(f"attn.{site}", n) for site in ("k", "v", "pattern", "z")}
@@ -100,12 +110,12 @@ class Cut:
 
     @torch.no_grad()
     def _read_plain(self) -> Tensor:
-        """The number `[row]`; what enters block `start` is kept."""
+        """The coordinates `[row dim]`; what enters block `start` is kept."""
         found: list[Tensor] = []
         adapter, target = self.adapter, self.target
         hooks: dict[str, Hook] = {
             adapter.hook_name("resid_post", self.layer): lambda x: found.append(
-                x[:, target.position, target.dim]
+                x[:, target.position, list(target.dims)]
             )
         }
         if self.start:
@@ -137,13 +147,14 @@ class Cut:
         self, factor: float, number: Tensor | None, hooks: Mapping[str, Hook], columns: int | None
     ) -> Tensor:
         """Logits of the first columns; `number` replaces the coordinate, None is the plain multiple."""
-        place, dim = self.target.position, self.target.dim
+        place = self.target.position
 
         def write(residual: Tensor) -> Tensor:
             own = residual.detach()
             wanted = self.activation * factor if number is None else number
-            here = torch.arange(own.shape[-1], device=own.device) == dim
-            vector = torch.where(here, wanted[:, None].to(own), own[:, place])
+            index = torch.tensor(self.target.dims, device=own.device)
+            filled = (wanted[:, None] * self.direction.to(wanted)).to(own)
+            vector = own[:, place].index_copy(1, index, filled)
             return torch.cat([own[:, :place], vector[:, None], own[:, place + 1 :]], 1)
 
         point = self.adapter.hook_name("resid_post", self.layer)

@@ -15,7 +15,7 @@ from .subject import Subject
 from .target import Target
 from .trajectory import trajectory
 
-__all__ = ["FEW", "birth_of", "check_epsilon", "length_note", "numbers", "scored_rows"]
+__all__ = ["FEW", "birth_of", "births", "check_epsilon", "length_note", "numbers", "scored_rows"]
 
 FEW = 8
 """Sequences whose trajectory says where a coordinate is born; it hardly differs between texts."""
@@ -50,6 +50,16 @@ def birth_of(
         raise ArgumentError(f"{target} has no finite value in these texts; name layer=.")
     layer = int(births.iloc[0])
     return layer, f"{target} is born at layer {layer}, by its trajectory"
+
+
+def births(adapter: Adapter, about: Subject, batch_tokens: int | None) -> tuple[int, list[str]]:
+    """The last layer at which one of the coordinates is born, and how that is known.
+
+    Raises:
+        ArgumentError: see `birth_of`.
+    """
+    found = [birth_of(adapter, about, target, batch_tokens) for target in about.each]
+    return max(layer for layer, _ in found), [note for _, note in found]
 
 
 def scored_rows(about: Subject, position: int) -> list[int]:

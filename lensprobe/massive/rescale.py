@@ -22,10 +22,10 @@ from ..settings import current
 from ..tokens import Bos
 from .effects import EPSILON, Comparison, Measured, Meter, joined_runs
 from .effects_tables import Documents
-from .place import birth_of, check_epsilon, length_note, numbers, scored_rows
+from .place import births, check_epsilon, length_note, numbers, scored_rows
 from .result import SUN, Finding, MassiveScan
 from .subject import Subject, subject
-from .target import Target
+from .target import Group, named
 
 __all__ = ["Rescale", "rescale"]
 
@@ -82,8 +82,7 @@ class Rescale(Result):
         plain = self.plain.loc[self.plain["measure"] == "loss", "value"]
         facts = {
             **super().summary(),
-            "dim": int(self.provenance["dim"]),
-            "position": int(self.provenance["position"]),
+            **named(self.provenance),
             "layer": int(self.provenance["layer"]),
             "documents": int(self.documents["document"].nunique()),
             "loss": float(plain.iloc[0]),
@@ -123,12 +122,13 @@ def rescale(
     Args:
         model: a TransformerLens model.
         texts: whatever `lp.massive.scan` takes; every text must go on after the position.
-        at: a finding of a scan, or the scan, which stands for its strongest finding.
+        at: a finding of a scan, or the scan, which stands for its strongest finding; a list of
+            findings at one position is multiplied together.
         dim: a dimension of the residual stream, instead of `at`. Without both, the texts are scanned
             first and the strongest massive activation is taken.
         position: of the token, from 0; with `dim` alone it is 0.
         layer: the coordinate is multiplied in this layer's output. None is where it is born: the
-            first layer of the finding, or of a trajectory's plateau.
+            first layer of the finding, or of a trajectory's plateau; of several, the last.
         factors: what it is multiplied by; 0 takes it away, -1 turns it round.
         epsilon: least attention of a sink, exclusive (Gu et al. 2410.10781). Attention to a token
             falls with the length of a text, and so does the rate: compare at equal lengths.
@@ -153,16 +153,16 @@ def rescale(
         adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
         column=column, batch_tokens=batch_tokens,
     )  # fmt: skip
-    target = about.targets.one
+    target = about.targets.group
     kept = scored_rows(about, target.position)
     meter = Meter(adapter, target.position)
-    place, note = birth_of(adapter, about, target, batch_tokens) if given is None else (given, "")
+    place, born = births(adapter, about, batch_tokens) if given is None else (given, [])
     run = _Run(meter, about, kept, target, place, chosen)
     rows = [about.rows[i] for i in kept]
     outcome = each_group(
         rows, run.work, batch_tokens=tokens_that_fit(adapter, batch_tokens), progress=progress
     )
-    notes = [*([note] if note else []), *meter.notes, *length_note(rows), *outcome.notes]
+    notes = [*born, *meter.notes, *length_note(rows), *outcome.notes]
     whole = [] if run.shared else [WHOLE]
     return _finished(run, outcome, float(epsilon), notes + whole, current("seed", seed) or 0)
 
@@ -174,7 +174,7 @@ class _Run:
     meter: Meter
     about: Subject
     kept: Sequence[int]
-    target: Target
+    target: Group
     layer: int
     factors: tuple[float, ...]
     shared: bool = True
@@ -183,7 +183,7 @@ class _Run:
         """Each row under each of the factors in turn."""
         return Scale(
             factor=torch.tensor(factors, dtype=torch.float64).repeat(rows),
-            dim=self.target.dim,
+            dim=self.target.dims,
             layers=self.layer,
             positions=at_position(self.target.position),
         )
@@ -227,8 +227,7 @@ def _finished(
         provenance={
             **adapter.provenance(),
             **about.facts,
-            "dim": target.dim,
-            "position": target.position,
+            **target.provenance(),
             "layer": run.layer,
             "site": "resid_post",
             "factors": list(run.factors),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from ..models.sites import DEFAULT_SITE
 from ..planning import plan
 from ..scanning import Scan
 from ..settings import current
+from ..shards.keeping import Keeper
 from ..tokens import Bos, token_strings
 from .reading import MassiveReading
 from .result import MassiveScan
@@ -46,6 +48,7 @@ def scan(
     limit: int | None = None,
     column: str | None = None,
     batch_tokens: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     dry_run: bool | None = None,
 ) -> MassiveScan | Plan:
@@ -73,6 +76,9 @@ def scan(
         limit: most documents that are read.
         column: which field of a record is the text; None is `text`.
         batch_tokens: most tokens in one forward pass, pads included.
+        out: a folder for what is finished. The same call with the same folder goes on where the
+            last one ended, however it ended, and gives the same numbers, bit for bit; at its end
+            the result is there too, for `lp.open(out)`.
         progress: True, False, or None for a bar when it takes long.
         dry_run: True to return the `Plan` of the scan instead of running it.
 
@@ -83,6 +89,7 @@ def scan(
         ArgumentError: an argument out of range, no texts, an empty text, an unreadable file.
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder model.
+        OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` is the `MassiveScan` of the finished batches.
     """
     adapter = adapter_for(model)
@@ -103,7 +110,10 @@ def scan(
     run = Scan(adapter, corpus, reading)
     if current("dry_run", dry_run):
         return plan(run)
-    return run.run(_finish, progress=progress)
+    options = {"layers": chosen, "site": site, "threshold": threshold, "ratio": ratio}
+    keeper = None if out is None else Keeper(out, "massive.scan", options)
+    result = run.run(_finish, progress=progress, keeper=keeper)
+    return result if keeper is None else keeper.stored(result)
 
 
 def _check(site: str, threshold: float, ratio: float) -> None:

@@ -6,7 +6,7 @@ and `resolve` turns that into `Target`s before any forward pass of the analysis 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..tokens import Encoded
 from .result import Finding, MassiveScan
 from .scan import scan
 
-__all__ = ["RESIDUAL", "Target", "Targets", "resolve"]
+__all__ = ["RESIDUAL", "Group", "Target", "Targets", "named", "resolve"]
 
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """Sites whose dimensions are those of the residual stream."""
@@ -43,6 +43,30 @@ class Target:
 
     def __str__(self) -> str:
         return f"dim {self.dim} at position {self.position}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Coordinates of one vector, which are changed together.
+
+    Attributes:
+        dims: dimensions of the residual stream, in the order given.
+        position: token position, from 0.
+    """
+
+    dims: tuple[int, ...]
+    position: int
+
+    def provenance(self) -> dict[str, Any]:
+        """`dims` and `position`, for a result's provenance."""
+        return {"dims": list(self.dims), "position": self.position}
+
+
+def named(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """`dim` and `position` of a result about a group, as a summary shows them."""
+    dims = provenance["dims"]
+    dim = int(dims[0]) if len(dims) == 1 else ", ".join(map(str, dims))
+    return {"dim": dim, "position": int(provenance["position"])}
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,18 @@ class Targets:
                 f"({', '.join(map(str, self.each[:4]))})."
             )
         return first
+
+    @property
+    def group(self) -> Group:
+        """All of them, for an analysis that changes them together.
+
+        Raises:
+            ArgumentError: they are at several positions.
+        """
+        places = sorted({target.position for target in self.each})
+        if len(places) > 1:
+            raise ArgumentError(f"at: coordinates at one position; got positions {places}.")
+        return Group(tuple(target.dim for target in self.each), places[0])
 
     def provenance(self) -> dict[str, Any]:
         """`targets`: one entry a coordinate, for a result's provenance."""

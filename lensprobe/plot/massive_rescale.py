@@ -128,7 +128,7 @@ def heads(
 
 def coordinate(result: Any) -> str:
     """`dim 447 at position 0`, or several dims at it."""
-    dims = result.provenance.get("dims") or [result.provenance["dim"]]
+    dims = result.provenance["dims"]
     named = ", ".join(str(dim) for dim in dims)
     return f"dim{'s' * (len(dims) > 1)} {named} at position {result.provenance['position']}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import ArgumentError, Interrupted
-from ...models import load
+from ...models.turns import named, used
 from ...results import Result
 from ...running.batching import progress_bar
 from ..result import SUN
@@ -140,7 +139,7 @@ class _Series:
 
     def add(self, name: str, texts: Any, device: Any, dtype: Any) -> None:
         """Analyse one checkpoint; whatever goes wrong with it is its row."""
-        source, revision = _split(name)
+        source, revision = named(name)
         found = STEP.search(revision or Path(source).name)
         row: dict[str, Any] = {
             "source": source,
@@ -149,7 +148,9 @@ class _Series:
             "error": "",
         }
         try:
-            result = self._analysed(source, revision, texts, device, dtype)
+            result = used(
+                name, lambda model: self.analysis(model, texts), device=device, dtype=dtype
+            )
         except Exception as error:
             row["error"] = f"{type(error).__name__}: {error}"
         else:
@@ -169,17 +170,6 @@ class _Series:
         self.kind = result.kind
         self.provenance = self.provenance or dict(result.provenance)
         self.table = self.table or result.tables[0]
-
-    def _analysed(
-        self, source: str, revision: str | None, texts: Any, device: Any, dtype: Any
-    ) -> Any:
-        model = load(source, revision=revision, device=device, dtype=dtype)
-        try:
-            return self.analysis(model, texts)
-        finally:
-            # Models are full of cycles; the next one needs the room.
-            del model
-            gc.collect()
 
     def result(self) -> CheckpointSeries:
         """What there is by now."""
@@ -233,11 +223,3 @@ def _kept_in(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if STEP.fullmatch(path.name))
     except OSError:
         return []
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    """A hub id and its revision; a path may hold an @ of its own."""
-    source, at, revision = name.rpartition("@")
-    if not at or Path(name).exists():
-        return name, None
-    return source, revision
