@@ -97,12 +97,14 @@ def test_what_it_says_runs_does_run(decoder):
         ),
         "lp.massive.tokens": lambda: lp.massive.tokens(decoder, texts, dim=1, n=3, progress=False),
         "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
+        "lp.sinks.brittle": lambda: lp.sinks.brittle(decoder, texts, kinds=["text", "repeat"]),
         "lp.sinks.cause": lambda: lp.sinks.cause(decoder, texts, dim=1),
         "lp.sinks.evict": lambda: lp.sinks.evict(decoder, texts, keep=[0, 1], window=3),
         "lp.sinks.first_token_detector": lambda: lp.sinks.first_token_detector(
             decoder, texts, n=2, lengths=[2]
         ),
         "lp.sinks.neurons": lambda: lp.sinks.neurons(decoder, texts, n=1, progress=False),
+        "lp.sinks.patch": lambda: lp.sinks.patch(decoder, [5, 6, 7], [5, 5, 5], layers=1, progress=False),
         "lp.sinks.repeats": lambda: lp.sinks.repeats(decoder, 5, lengths=[2], progress=False),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
         "lp.steering.calibrate": lambda: lp.steering.calibrate(decoder, ones, target=0.01, **few),

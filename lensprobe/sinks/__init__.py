@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .brittle import brittle
+from .brittle_result import Brittle
 from .cause import cause
 from .cause_result import Cause
 from .detector import first_token_detector
@@ -10,22 +12,28 @@ from .evict import evict
 from .evict_result import Evict
 from .neurons import neurons
 from .neurons_result import Neurons
+from .patch import patch
+from .patch_result import Patch
 from .repeats import repeats
 from .repeats_result import Repeats
 from .result import SinkScan
 from .scan import scan
 
 __all__ = [
+    "Brittle",
     "Cause",
     "Evict",
     "FirstTokenDetector",
     "Neurons",
+    "Patch",
     "Repeats",
     "SinkScan",
+    "brittle",
     "cause",
     "evict",
     "first_token_detector",
     "neurons",
+    "patch",
     "repeats",
     "scan",
 ]
