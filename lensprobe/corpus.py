@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -83,6 +83,11 @@ class Tally:
         self.sequences += len(windows)
         self.tokens += sum(len(window.ids) for window in windows)
         self.short += sum(len(window.ids) < length for window in windows)
+
+    def merge(self, other: Tally) -> None:
+        """Add what was read elsewhere."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 class Corpus:

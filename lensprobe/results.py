@@ -28,7 +28,17 @@ from .errors import ArgumentError, OutputError, nearest
 __all__ = ["Result", "Shown", "open_result", "writable", "writing"]
 
 FORMAT = 1
-ROOMS = ("costs", "running", "massive", "sinks", "steering", "interpolation", "mnist", "reporting")
+ROOMS = (
+    "costs",
+    "running",
+    "massive",
+    "sinks",
+    "steering",
+    "interpolation",
+    "mnist",
+    "comparing",
+    "reporting",
+)
 """Where result types are defined."""
 VECTORS = (".safetensors", ".gguf")
 """Files that hold steering vectors."""
@@ -187,6 +197,9 @@ def _short(value: Any) -> str:
 def open_result(path: str | os.PathLike[str]) -> Any:
     """Read what `.save` wrote. Exposed as `lp.open`.
 
+    Args:
+        path: the file; or the folder that a scan was given as `out`.
+
     Returns:
         The `Result`; of a `.safetensors` or `.gguf` file the `SteeringVector` or `SteeringVectors`.
 
@@ -194,6 +207,8 @@ def open_result(path: str | os.PathLike[str]) -> Any:
         OutputError: no such file, a damaged one, or one that lensprobe did not write. Pickles
             (`.pt`, `.bin`, `.pkl` and their like) are refused: reading one runs what it holds.
     """
+    if Path(path).is_dir():
+        path = _finished(Path(path))
     suffix = Path(path).suffix.lower()
     if suffix in VECTORS:
         return importlib.import_module("lensprobe.steering.files").read(path)
@@ -213,6 +228,19 @@ def open_result(path: str | os.PathLike[str]) -> Any:
         raise OutputError(
             f"path={str(path)!r} is not a result saved by lensprobe, or is damaged ({error})."
         ) from error
+
+
+def _finished(folder: Path) -> Path:
+    """The result in the folder of a scan."""
+    keeping = importlib.import_module("lensprobe.shards.keeping")
+    file = folder / keeping.RESULT
+    if not file.is_file():
+        count = len(list(folder.rglob("shard-*.npz")))
+        raise OutputError(
+            f"path={str(folder)!r}: a folder with {count} finished shards and no result yet; "
+            "make the call that began it once more, and it goes on there."
+        )
+    return file
 
 
 def _unpack(source: Any, path: str | os.PathLike[str]) -> Result:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .corpus import Batch, Corpus, Tally
+from .corpus import Batch, Corpus, Tally, Window
 from .errors import ArgumentError, Interrupted
 from .interrupts import uninterrupted
 from .models.adapter import Adapter
 from .running import hooked
 from .running.batching import out_of_memory, progress_bar
+from .shards.keeping import Keeper
 from .statistics import Bundle
 
 __all__ = ["Reading", "Scan", "forward", "real_rows"]
@@ -67,19 +68,36 @@ class Scan:
         if adapter.model.training:
             self.notes.append("the model is in training mode: dropout, if any, was active")
 
-    def run(self, finish: Callable[[Scan, bool], R], *, progress: bool | None = None) -> R:
+    def run(
+        self,
+        finish: Callable[[Scan, bool], R],
+        *,
+        progress: bool | None = None,
+        keeper: Keeper | None = None,
+    ) -> R:
         """Read the whole corpus. `finish(scan, complete)` makes the result of what was read.
+
+        Args:
+            finish: makes the result.
+            progress: see `lp.options`.
+            keeper: keeps finished pieces in a folder; without one nothing touches the disk.
 
         Raises:
             ArgumentError: an empty or unreadable corpus, or a window that does not fit in memory.
-            Interrupted: Ctrl-C; `.partial` is the result over the finished batches.
+            OutputError: the keeper's folder cannot be used, or is another run's.
+            Interrupted: Ctrl-C; `.partial` is the result over what was finished.
         """
         with progress_bar("tok", progress, unit_scale=True) as bar:
+
+            def show() -> None:
+                bar.total = self.corpus.expected_tokens()
+                bar.update(self.done.tokens - bar.n)
+
             try:
-                for batch in self.corpus.batches():
-                    self._read(batch)
-                    bar.total = self.corpus.expected_tokens()
-                    bar.update(self.done.tokens - bar.n)
+                if keeper is None:
+                    self.read(show=show)
+                else:
+                    keeper.run(self, show)
             except KeyboardInterrupt as interrupt:
                 partial = None if self.total is None else finish(self, False)
                 raise Interrupted(
@@ -88,6 +106,30 @@ class Scan:
                     partial=partial,
                 ) from interrupt
         return finish(self, True)
+
+    def read(
+        self, windows: Sequence[Window] | None = None, show: Callable[[], None] = lambda: None
+    ) -> None:
+        """Read these windows, or all there are; `show` is called after each batch."""
+        for batch in self.corpus.batches(windows):
+            self._read(batch)
+            show()
+
+    def part(self) -> Scan:
+        """An empty scan of the same kind, whose statistics `take` adds."""
+        other = Scan(self.adapter, self.corpus, self.reading, self.ranges)
+        other.notes = []
+        return other
+
+    def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
+        """Add what was read elsewhere: its statistics, how much text they hold, what was noted."""
+        with uninterrupted():
+            if self.total is None:
+                self.total = part
+            else:
+                self.total.merge(part)
+            self.done.merge(tally)
+            self.notes += notes
 
     def _read(self, batch: Batch) -> None:
         """One batch, cut in two for as long as memory runs out."""
@@ -112,12 +154,9 @@ class Scan:
         return forward(self.adapter, self.reading, batch, ranges)
 
     def _commit(self, batch: Batch, part: Bundle) -> None:
-        with uninterrupted():
-            if self.total is None:
-                self.total = part
-            else:
-                self.total.merge(part)
-            self.done.add(batch.windows, self.corpus.length)
+        tally = Tally()
+        tally.add(batch.windows, self.corpus.length)
+        self.take(part, tally, ())
 
     def _halved(self, batch: Batch, error: Exception) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         rows = len(batch.windows)

@@ -1,0 +1,117 @@
+"""A corpus in pieces of whole documents, cut alike every time, so that a run can go on at one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..corpus import Corpus, Tally, Window
+from ..errors import OutputError
+from ..tokens import Encoded, TokenBatch
+from .files import fingerprint
+from .folder import Kept
+
+__all__ = ["Piece", "pieces"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some documents in a row.
+
+    Attributes:
+        number: its place among the pieces.
+        windows: what is to be read of it; nothing where it was kept.
+        tally: how much text it holds.
+        fingerprint: of its texts, before tokenizing.
+        kept: what an earlier run has kept of it.
+    """
+
+    number: int
+    windows: tuple[Window, ...]
+    tally: Tally
+    fingerprint: str
+    kept: Kept | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is stored with a piece, so that a later run can step over it."""
+        return {"fingerprint": self.fingerprint, **dataclasses.asdict(self.tally)}
+
+
+def pieces(corpus: Corpus, tokens: int, earlier: Callable[[int], Kept | None]) -> Iterator[Piece]:
+    """Pieces of at least `tokens` tokens, the last one excepted.
+
+    Where an earlier run has kept a piece, its documents are stepped over without tokenizing; their
+    fingerprint is compared, so that a corpus that has changed is seen.
+
+    Raises:
+        ArgumentError: no texts at all, or an empty one.
+        OutputError: the texts of a kept piece have changed.
+    """
+    stream = enumerate(corpus.source.stream)
+    number = documents = 0
+    while True:
+        kept = earlier(number)
+        found = _next(corpus, stream, number, tokens) if kept is None else _again(stream, kept)
+        if found is None:
+            break
+        documents += found.tally.documents
+        if kept is not None:
+            found = dataclasses.replace(found, number=number, kept=kept)
+            corpus.read.merge(found.tally)
+        yield found
+        number += 1
+    corpus.end(documents)
+
+
+def _next(
+    corpus: Corpus, stream: Iterator[tuple[int, tuple[str, Any]]], number: int, tokens: int
+) -> Piece | None:
+    windows: list[Window] = []
+    texts: list[bytes] = []
+    tally = Tally()
+    for document, (place, text) in stream:
+        own = tuple(corpus.cut(document, place, text))
+        windows += own
+        texts.append(_bytes(text))
+        tally.add(own, corpus.length)
+        if tally.tokens >= tokens:
+            break
+    return Piece(number, tuple(windows), tally, fingerprint(*texts)) if texts else None
+
+
+def _again(stream: Iterator[tuple[int, tuple[str, Any]]], kept: Kept) -> Piece | None:
+    facts = dict(kept.facts)
+    before = facts.pop("fingerprint")
+    facts.pop("notes", None)
+    tally = Tally(**facts)
+    texts = [
+        _bytes(text) for _, (_, (_, text)) in zip(range(tally.documents), stream, strict=False)
+    ]
+    if fingerprint(*texts) != before:
+        raise OutputError(
+            f"the texts are not those of the run that is kept there: one of {tally.documents} "
+            "documents has changed or is missing; name another folder."
+        )
+    return Piece(0, (), tally, before)
+
+
+def _bytes(text: Any) -> bytes:
+    """A text's own bytes: the words, or the token ids."""
+    if isinstance(text, str):
+        return b"text" + text.encode("utf-8", "surrogatepass")
+    if isinstance(text, Encoded):
+        text = np.array(text.ids, np.int64)
+    elif isinstance(text, TokenBatch):
+        text = text.ids
+    if isinstance(text, Tensor):
+        text = text.detach().cpu().numpy()
+    if isinstance(text, np.ndarray):
+        return b"ids" + text.astype(np.int64).tobytes()
+    return b"json" + json.dumps(text, sort_keys=True, default=str).encode()
