@@ -41,6 +41,7 @@ def facets(
                     "y": 1.0,
                     "xref": "paper",
                     "yref": "paper",
+                    "xanchor": "center",
                     "yanchor": "bottom",
                     "showarrow": False,
                     "font": {"size": look.theme.size, "color": look.theme.ink},
