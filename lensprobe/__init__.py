@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import interpolation, massive, mnist, positions, sinks, steering
+    from .comparing import compare, over
     from .edits import Add, Clamp, Mix, ProjectOut, Scale, Set
     from .errors import Interrupted, LensprobeError
     from .models import check, load
@@ -34,6 +35,7 @@ _HOMES = {
     "TokenBatch": ("tokens", "TokenBatch"),
     "chat": ("running", "chat"),
     "check": ("models", "check"),
+    "compare": ("comparing", "compare"),
     "editing": ("running", "editing"),
     "forward": ("running", "forward"),
     "generate": ("running", "generate"),
@@ -43,6 +45,7 @@ _HOMES = {
     "mnist": ("mnist", None),
     "open": ("results", "open_result"),
     "options": ("settings", "options"),
+    "over": ("comparing", "over"),
     "positions": ("positions", None),
     "report": ("reporting", "report"),
     "score": ("running", "score"),
@@ -62,6 +65,7 @@ __all__ = [
     "TokenBatch",
     "chat",
     "check",
+    "compare",
     "editing",
     "forward",
     "generate",
@@ -71,6 +75,7 @@ __all__ = [
     "mnist",
     "open",
     "options",
+    "over",
     "positions",
     "report",
     "score",

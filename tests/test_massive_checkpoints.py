@@ -15,7 +15,7 @@ from test_massive_training import PLACE, SMALL, TEXTS
 import lensprobe as lp
 from lensprobe.errors import ArgumentError, Interrupted, ModelError
 from lensprobe.massive import Recipe, over_checkpoints, train_and_watch, untrained
-from lensprobe.massive.training import checkpoints as module
+from lensprobe.models import turns
 from lensprobe.models.adapter import adapter_for
 
 
@@ -107,7 +107,7 @@ def test_revisions_are_handed_to_load(monkeypatch, tiny_gpt2, tmp_path):
         asked.append((name, options["revision"]))
         return tiny_gpt2
 
-    monkeypatch.setattr(module, "load", load)
+    monkeypatch.setattr(turns, "load", load)
     odd = tmp_path / "a@b"
     odd.mkdir()
     series = over_checkpoints(

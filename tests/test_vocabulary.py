@@ -16,6 +16,8 @@ SUBJECTS = {
     "model", "texts", "prompt", "name", "messages", "edits", "path",
     # a steering vector is made from two sides and then is itself what a call is about
     "positive", "negative", "text", "vector", "values",
+    # what is compared
+    "results", "models", "analysis",
     # checkpoints that are yet to be loaded, and a model that is yet to be trained
     "sources", "config",
     # single words, and the two runs between which activations are patched

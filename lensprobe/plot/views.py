@@ -16,6 +16,7 @@ from ..results import Result, Shown
 __all__ = ["KINDS", "Views", "views"]
 
 KINDS: dict[str, str] = {
+    "comparison": "comparison",
     "massive.ablate": "massive_ablate",
     "massive.anatomy": "massive_anatomy",
     "massive.bos_pull": "massive_pull",

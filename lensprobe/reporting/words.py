@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["LEADS", "NOTES", "READING", "TABLES", "TITLES"]
 
 TITLES = {
+    "comparison": "Side by side",
     "massive.scan": "Massive activations",
     "massive.ablate": "What a massive activation is for, by taking it away",
     "massive.anatomy": "Anatomy of a massive activation",
@@ -36,6 +37,10 @@ TITLES = {
 
 LEADS = {
     "massive.ablate": (
+    "comparison": (
+        "The same analysis of each, on one scale. What was not the same for all of them is said, because "
+        "numbers that were made differently cannot be compared."
+    ),
         "The number is set to zero, to its mean, and undone at its neurons and weights, each beside "
         "a control, because zero alone misleads both ways: a model may miss only the bias that the "
         "number is, or not need it at all."
