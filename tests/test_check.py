@@ -86,6 +86,9 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.interpolation.sweep": lambda: lp.interpolation.sweep(
             decoder, texts, layers=[1], weights=[0.5]
         ),
+        "lp.interpolation.trace": lambda: lp.interpolation.trace(
+            decoder, texts[0], layer=1, weight=0.5
+        ),
         "lp.massive.ablate": lambda: lp.massive.ablate(decoder, texts, dim=1),
         "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
         "lp.massive.bos_pull": lambda: lp.massive.bos_pull(decoder, texts, dim=1),

@@ -32,6 +32,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.interpolation.score": ("weights", "resid_post"),
     "lp.interpolation.surprise": ("weights", "resid_post"),
     "lp.interpolation.sweep": ("weights", "resid_post"),
+    "lp.interpolation.trace": ("weights", "resid_post"),
     "lp.massive.ablate": ("resid_post", "attn.v", "attn.pattern"),
     "lp.massive.anatomy": ("weights", "resid_post", "attn.z"),
     "lp.massive.bos_pull": ("resid_pre", "attn.pattern", "first norm"),

@@ -17,6 +17,8 @@ __all__ = ["KINDS", "Views", "views"]
 
 KINDS: dict[str, str] = {
     "comparison": "comparison",
+    "interpolation.generate": "interpolation_text",
+    "interpolation.trace": "interpolation_trace",
     "massive.ablate": "massive_ablate",
     "massive.anatomy": "massive_anatomy",
     "massive.bos_pull": "massive_pull",

@@ -7,6 +7,8 @@ __all__ = ["LEADS", "NOTES", "READING", "TABLES", "TITLES"]
 TITLES = {
     "comparison": "Side by side",
     "massive.scan": "Massive activations",
+    "interpolation.generate": "Written while late layers see what really came",
+    "interpolation.trace": "What each position is about, before and after",
     "massive.ablate": "What a massive activation is for, by taking it away",
     "massive.anatomy": "Anatomy of a massive activation",
     "massive.bos_pull": "What the number does to attention",
@@ -36,6 +38,15 @@ TITLES = {
 }
 
 LEADS = {
+    "interpolation.generate": (
+        "Late layers hold the model's guess of the next token. Here they are given the token that was "
+        "really written, at every position but the newest, so that what is written next can look back "
+        "at what came and not at what was expected."
+    ),
+    "interpolation.trace": (
+        "Every layer of one text, read by the logit lens, with and without the interpolation: its own "
+        "token, the one that came, or the one that the model guessed?"
+    ),
     "massive.ablate": (
     "comparison": (
         "The same analysis of each, on one scale. What was not the same for all of them is said, because "
