@@ -115,7 +115,9 @@ class Study(Result):
         wide = rows.pivot(index="positive", columns="negative", values="value").astype(float)
         digits = sorted({digit for pair in self.pairs for digit in pair})
         wide = wide.reindex(index=digits, columns=digits)
-        base = rows_where(self.plain, measure=measure, group=group)
+        # Where a is b, the probability of a is that of b.
+        same = measure.replace("_positive", "_negative")
+        base = rows_where(self.plain, measure=same, group=group)
         for digit, value in zip(base["negative"], base["value"], strict=True):
             if digit in digits:
                 wide.loc[digit, digit] = value
@@ -291,6 +293,8 @@ def _plain(run: Run) -> pd.DataFrame:
                 rows.append((digit, group, measure, value))
                 if measure == "loss":
                     rows.append((digit, group, "perplexity", np.exp(value)))
+    own = np.diag(run.plain[:, PROBABILITIES]) / np.where(run.counts, run.counts, np.nan)
+    rows += [(digit, "negative", "probability_negative", p) for digit, p in enumerate(own)]
     return pd.DataFrame(rows, columns=["negative", "group", "measure", "value"])
 
 

@@ -25,8 +25,8 @@ NAMES = {
 }
 PANELS = {
     "loss": "log loss",
-    "distance": "distance (class spreads)",
-    "nearest_loss": "log loss, put back to the nearest",
+    "distance": "distance (spreads)",
+    "nearest_loss": "log loss, put back",
 }
 
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from ..errors import ArgumentError
 from .axes import finite
 from .facets import facets, on
+from .steering_parts import rgba
 from .theme import Look, Words, build, number, style
 from .wording import model_name
 
@@ -165,14 +166,14 @@ def _pair(study: Study, pair: tuple[int, int] | None) -> tuple[int, int]:
 def _colour(digit: int, positive: int, negative: int, look: Look) -> str:
     if digit == positive:
         return look.theme.lines[1]
-    return look.theme.lines[0] if digit == negative else look.theme.grid
+    return look.theme.lines[0] if digit == negative else rgba(look.theme.muted, 0.45)
 
 
 def _keys(positive: int, negative: int, look: Look) -> list[tuple[str, str]]:
     return [
         (f"a = {positive}", look.theme.lines[1]),
         (f"b = {negative}", look.theme.lines[0]),
-        ("other answers", look.theme.grid),
+        ("other answers", rgba(look.theme.muted, 0.45)),
     ]
 
 

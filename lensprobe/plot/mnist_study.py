@@ -89,7 +89,13 @@ def square(
         look,
         words,
         height=520,
-        xaxis={"title": {"text": "b (taken away)"}, "type": "category", "showgrid": False},
+        xaxis={
+            "title": {"text": "b (taken away)"},
+            "type": "category",
+            "showgrid": False,
+            "constrain": "domain",
+            "constraintoward": "left",
+        },
         yaxis={
             "title": {"text": "a (added)"},
             "type": "category",
