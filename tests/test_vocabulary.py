@@ -48,6 +48,8 @@ OPTIONS = {
     "edits", "logits",
     # how much of a cache stays: the first keys, and all of them
     "keep", "window",
+    # what is repeated, where a call takes texts too
+    "words",
     # what a decomposition confirms by taking it away
     "ablate",
     # files and loading

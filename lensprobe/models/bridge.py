@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from typing_extensions import override
 from ..errors import ModelError
 from .adapter import Adapter, Report
 from .cache import Cache
+from .hooks import silent
 from .stacks import StackName
 
 __all__ = ["BridgeAdapter"]
@@ -34,6 +35,17 @@ class BridgeCache(Cache):
             self.inner.crop(-count)
             self.length -= count
             self.mask = None if self.mask is None else self.mask[:, : self.length]
+
+    @override
+    def held(self) -> list[tuple[Tensor, Tensor]]:
+        layers = self.inner.layers
+        return [(layer.keys.transpose(1, 2), layer.values.transpose(1, 2)) for layer in layers]
+
+    @override
+    def hold(self, entries: Sequence[tuple[Tensor, Tensor]]) -> None:
+        for index, (keys, values) in enumerate(entries):
+            self.inner.update(keys.transpose(1, 2), values.transpose(1, 2), index)
+        self.length = entries[0][0].shape[1]
 
     @override
     def repeated(self, times: int, start: int = 0) -> BridgeCache:
@@ -158,26 +170,13 @@ class BridgeAdapter(Adapter):
                 )
             )
             try:
-                with torch.no_grad(), self._silent():
+                with torch.no_grad(), silent(self.model):
                     token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
                     self.model(token, use_cache=False)
             finally:
                 handle.remove()
             self._block_wrap = seen[0]
         return self._block_wrap
-
-    @contextmanager
-    def _silent(self) -> Iterator[None]:
-        """No hook point speaks: edits and probes are attached already, and this is not their pass."""
-        points = {id(point): point for point in self.model.hook_dict.values()}.values()
-        held = [(point, point._forward_hooks) for point in points]
-        try:
-            for point, hooks in held:
-                point._forward_hooks = type(hooks)()
-            yield
-        finally:
-            for point, hooks in held:
-                point._forward_hooks = hooks
 
     @override
     def watch(self, report: Report) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool
@@ -30,6 +31,18 @@ class Cache(ABC):
 
         This one stays as it is. Blocks below `start` will not be read, and are not copied.
         """
+
+    @abstractmethod
+    def held(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each block, `[batch past kv_head d_head]`.
+
+        Keys are as the class keeps them: in a rotary model a bridge's are turned already, the other
+        class's are not. At position 0 the turn is none, and both are the same.
+        """
+
+    @abstractmethod
+    def hold(self, entries: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Begin with keys and values that no token was read for; the cache is empty before."""
 
     def _like(self, other: Cache, times: int) -> Cache:
         other.length = self.length

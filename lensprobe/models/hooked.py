@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, Literal
@@ -35,6 +35,18 @@ class HookedCache(Cache):
             self.length -= count
             self.mask = None if self.mask is None else self.mask[:, : self.length]
             self.inner.previous_attention_mask = self.inner.previous_attention_mask[:, :-count]
+
+    @override
+    def held(self) -> list[tuple[Tensor, Tensor]]:
+        return [(entry.past_keys, entry.past_values) for entry in self.inner.entries]
+
+    @override
+    def hold(self, entries: Sequence[tuple[Tensor, Tensor]]) -> None:
+        for entry, (keys, values) in zip(self.inner.entries, entries, strict=True):
+            entry.past_keys, entry.past_values = keys, values
+        rows, self.length = entries[0][0].shape[:2]
+        mask = self.inner.previous_attention_mask
+        self.inner.previous_attention_mask = mask.new_ones(rows, self.length)
 
     @override
     def repeated(self, times: int, start: int = 0) -> HookedCache:

@@ -34,6 +34,7 @@ KINDS: dict[str, str] = {
     "mnist.study": "mnist_study",
     "mnist.training": "mnist_training",
     "sinks.cause": "sinks_cause",
+    "sinks.dedicate": "sinks_dedicate",
     "sinks.evict": "sinks_evict",
     "sinks.scan": "sinks",
     "steering.calibration": "steering_calibration",

@@ -23,6 +23,7 @@ TITLES = {
     "mnist.study": "Activation additions in a network for digits",
     "mnist.training": "How the network learned",
     "sinks.cause": "Does the massive activation make the sink?",
+    "sinks.dedicate": "A sink of its own",
     "sinks.evict": "When the first keys leave the cache",
     "sinks.scan": "Attention sinks",
     "steering.calibration": "How strong a steering vector must be",
@@ -106,6 +107,10 @@ LEADS = {
     "sinks.cause": (
         "The number at the first position is taken away in several ways, each beside a control. What "
         "is left of the sink says whether the number makes it, and the loss whether the model minds."
+    ),
+    "sinks.dedicate": (
+        "Keys and values that no token computes are put in front of every text. If the massive "
+        "activation is there to make a sink, a model that is given one can do without it."
     ),
     "sinks.evict": (
         "A cache with room for few keys lets the oldest go. When the first key goes with them, the "

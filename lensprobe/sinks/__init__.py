@@ -6,6 +6,8 @@ from .brittle import brittle
 from .brittle_result import Brittle
 from .cause import cause
 from .cause_result import Cause
+from .dedicate import dedicate
+from .dedicate_result import Dedicate
 from .detector import first_token_detector
 from .detector_result import FirstTokenDetector
 from .evict import evict
@@ -22,6 +24,7 @@ from .scan import scan
 __all__ = [
     "Brittle",
     "Cause",
+    "Dedicate",
     "Evict",
     "FirstTokenDetector",
     "Neurons",
@@ -30,6 +33,7 @@ __all__ = [
     "SinkScan",
     "brittle",
     "cause",
+    "dedicate",
     "evict",
     "first_token_detector",
     "neurons",
