@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["add_hook", "is_ours"]
+__all__ = ["add_hook", "is_ours", "silent"]
 
 _OURS: set[int] = set()
 """Handles of the hooks that lensprobe has attached just now; all others are the user's."""
@@ -27,6 +28,23 @@ def add_hook(point: Any, function: Callable[..., Any], *, ours: bool = True) -> 
         point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
 
     return remove
+
+
+@contextmanager
+def silent(model: Any) -> Iterator[None]:
+    """No hook point of the model speaks, unless hooks are added inside the block.
+
+    For passes that are not the user's and not an analysis's, such as asking what a block returns.
+    """
+    points = {id(point): point for point in model.hook_dict.values()}.values()
+    held = [(point, point._forward_hooks) for point in points]
+    try:
+        for point, hooks in held:
+            point._forward_hooks = type(hooks)()
+        yield
+    finally:
+        for point, hooks in held:
+            point._forward_hooks = hooks
 
 
 def is_ours(handle: Any) -> bool:
