@@ -21,6 +21,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 import lensprobe as lp
+from lensprobe.errors import Interrupted
 from lensprobe.massive import (
     FreezeMoment,
     Recipe,
@@ -137,6 +138,15 @@ def scratch(args: argparse.Namespace) -> TrainingWatch:
     )
 
 
+def trained(args: argparse.Namespace) -> TrainingWatch:
+    """What the command line names."""
+    if args.what == "scratch":
+        return scratch(args)
+    if args.what == "short":
+        return continued(args, SHORT, every=1)
+    return continued(args, grid(args.steps), every=5)
+
+
 SIZES = {
     "short": {"steps": 20, "seeds": 2, "length": 48, "batch_size": 4},
     "grid": {"steps": 30, "seeds": 2, "length": 48, "batch_size": 4},
@@ -156,12 +166,13 @@ def main() -> None:
     for name, value in SIZES[args.what].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if args.what == "scratch":
-        watch = scratch(args)
-    elif args.what == "short":
-        watch = continued(args, SHORT, every=1)
-    else:
-        watch = continued(args, grid(args.steps), every=5)
+    try:
+        watch = trained(args)
+    except Interrupted as interrupt:
+        if not isinstance(interrupt.partial, TrainingWatch):
+            raise
+        print(f"{interrupt} What there is by now is written; call again to go on.")
+        watch = interrupt.partial
     folder = watch.to_folder(args.results / args.what, overwrite=True)
     if args.what == "scratch":
         series = lp.massive.over_checkpoints(list(watch.checkpoints["path"]), articles()[-UNSEEN:])
