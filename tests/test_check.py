@@ -102,6 +102,7 @@ def test_what_it_says_runs_does_run(decoder):
         "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
         "lp.sinks.brittle": lambda: lp.sinks.brittle(decoder, texts, kinds=["text", "repeat"]),
         "lp.sinks.cause": lambda: lp.sinks.cause(decoder, texts, dim=1),
+        "lp.sinks.clusters": lambda: lp.sinks.clusters(decoder, 5, n=4, repeats=2, progress=False),
         "lp.sinks.dedicate": lambda: lp.sinks.dedicate(decoder, texts),
         "lp.sinks.evict": lambda: lp.sinks.evict(decoder, texts, keep=[0, 1], window=3),
         "lp.sinks.first_token_detector": lambda: lp.sinks.first_token_detector(

@@ -44,6 +44,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.massive.trajectory": ("resid_post",),
     "lp.sinks.brittle": ("resid_post", "attn_out", "attn.pattern"),
     "lp.sinks.cause": ("resid_post", "attn.v", "attn.pattern"),
+    "lp.sinks.clusters": ("weights", "resid_post", "attn.v", "attn.pattern"),
     "lp.sinks.dedicate": ("resid_post", "mlp_out", "attn.pattern"),
     "lp.sinks.evict": ("attn.pattern",),
     "lp.sinks.first_token_detector": ("weights", "attn.z"),

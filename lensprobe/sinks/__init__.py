@@ -6,6 +6,8 @@ from .brittle import brittle
 from .brittle_result import Brittle
 from .cause import cause
 from .cause_result import Cause
+from .clusters import clusters
+from .clusters_result import Clusters
 from .dedicate import dedicate
 from .dedicate_result import Dedicate
 from .detector import first_token_detector
@@ -24,6 +26,7 @@ from .scan import scan
 __all__ = [
     "Brittle",
     "Cause",
+    "Clusters",
     "Dedicate",
     "Evict",
     "FirstTokenDetector",
@@ -33,6 +36,7 @@ __all__ = [
     "SinkScan",
     "brittle",
     "cause",
+    "clusters",
     "dedicate",
     "evict",
     "first_token_detector",
