@@ -99,6 +99,47 @@ class Shown:
         page = importlib.import_module("lensprobe.reporting.page")
         return page.write(self, path, js=js, theme=theme, overwrite=overwrite)
 
+    def to_image(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        view: str | None = None,
+        theme: str = "paper",
+        width_mm: float = 85,
+        title: str | None = None,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> Path:
+        """Write one figure at its printed size: `.png`, `.svg`, `.pdf`, `.jpg` or `.webp`.
+
+        Needs `pip install "lensprobe[image]"` and a Chromium or Chrome, which draws it.
+
+        Args:
+            path: the file to write; its ending says what it is.
+            view: one of `.plot.names`; None is the default one.
+            theme: "paper" (black on white, small letters), "light" or "dark".
+            width_mm: printed width; 85 is a column of two, 170 a page.
+            title: None leaves it out in "paper", where a caption stands below; else the figure's own.
+            overwrite: replace a file that is there already.
+            **options: of that view.
+
+        Raises:
+            ArgumentError: an unknown ending, view, theme or option; a figure with nothing in it.
+            OutputError: the file exists (and `overwrite` is false) or cannot be written, or kaleido
+                or a browser is missing.
+        """
+        image = importlib.import_module("lensprobe.plot.image")
+        return image.write(
+            self,
+            path,
+            view=view,
+            theme=theme,
+            width_mm=width_mm,
+            title=title,
+            overwrite=overwrite,
+            options=options,
+        )
+
     def __repr__(self) -> str:
         facts = ", ".join(f"{key}={_short(value)}" for key, value in self.summary().items())
         return f"{type(self).__name__}({facts})"

@@ -15,6 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..errors import ArgumentError, nearest
+from .printing import printed_height
 
 __all__ = ["THEMES", "Look", "Theme", "Words", "build", "colour_bar", "number", "style"]
 
@@ -125,7 +126,10 @@ def build(
 
     title = escape(words.title if look.title is None else look.title)
     subtitle = escape(words.subtitle) if title else ""
-    theme = look.theme
+    theme, top = look.theme, 76 if title else 16
+    printed = printed_height(
+        look.width or 0, height, traces, size=theme.size, top=top, legend=layout.get("showlegend")
+    )
     return go.Figure(
         data=list(traces),
         layout={
@@ -134,10 +138,7 @@ def build(
             "meta": {"caption": words.caption, "finding": words.finding, **words.extra},
             "margin": {"t": 76 if title else 16, "l": 64, "r": 24, "b": 60},
             "width": look.width,
-            # A narrow print keeps its proportions instead of becoming a tower.
-            "height": height
-            if look.width is None
-            else max(180, min(height, round(look.width * 0.7))),
+            "height": height if look.width is None else printed,
             **layout,
         },
     )
