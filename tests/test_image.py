@@ -96,7 +96,7 @@ def test_what_is_refused(drawn, tmp_path, name, options, words):
 
 
 def test_a_figure_with_no_data_is_no_picture(drawn, tmp_path):
-    with pytest.raises(ArgumentError, match="nothing to draw. Here no activation"):
+    with pytest.raises(ArgumentError, match=r"nothing to draw\. Here no activation"):
         massive_scan(empty=True).to_image(tmp_path / "a.png", view="values")
     assert not list(tmp_path.iterdir())
 

@@ -136,7 +136,7 @@ def build(
             "template": _template(theme),
             "title": {"text": title, "subtitle": {"text": subtitle}},
             "meta": {"caption": words.caption, "finding": words.finding, **words.extra},
-            "margin": {"t": 76 if title else 16, "l": 64, "r": 24, "b": 60},
+            "margin": {"t": top, "l": 64, "r": 24, "b": 60},
             "width": look.width,
             "height": height if look.width is None else printed,
             **layout,
