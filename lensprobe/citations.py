@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GU", "GUO"]
+__all__ = ["ELHAGE", "GU", "GUO"]
 
 GU = """@inproceedings{gu2025attention,
   title = {When Attention Sink Emerges in Language Models: An Empirical View},
@@ -20,4 +20,15 @@ GUO = """@article{guo2024active,
             Mei, Song},
   journal = {arXiv preprint arXiv:2410.13835},
   year = {2024}
+}"""
+ELHAGE = """@article{elhage2021mathematical,
+  title = {A Mathematical Framework for Transformer Circuits},
+  author = {Elhage, Nelson and Nanda, Neel and Olsson, Catherine and Henighan, Tom and Joseph, Nicholas
+            and Mann, Ben and Askell, Amanda and Bai, Yuntao and Chen, Anna and Conerly, Tom and
+            DasSarma, Nova and Drain, Dawn and Ganguli, Deep and Hatfield-Dodds, Zac and Hernandez,
+            Danny and Jones, Andy and Kernion, Jackson and Lovitt, Liane and Ndousse, Kamal and
+            Amodei, Dario and Brown, Tom and Clark, Jack and Kaplan, Jared and McCandlish, Sam and
+            Olah, Chris},
+  journal = {Transformer Circuits Thread},
+  year = {2021}
 }"""

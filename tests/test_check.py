@@ -109,9 +109,13 @@ def test_what_it_says_runs_does_run(decoder):
             decoder, texts, n=2, lengths=[2]
         ),
         "lp.sinks.neurons": lambda: lp.sinks.neurons(decoder, texts, n=1, progress=False),
-        "lp.sinks.patch": lambda: lp.sinks.patch(decoder, [5, 6, 7], [5, 5, 5], layers=1, progress=False),
+        "lp.sinks.patch": lambda: lp.sinks.patch(
+            decoder, [5, 6, 7], [5, 5, 5], layers=1, progress=False
+        ),
         "lp.sinks.repeats": lambda: lp.sinks.repeats(decoder, 5, lengths=[2], progress=False),
         "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
+        "lp.sinks.scores": lambda: lp.sinks.scores(decoder, texts[0]),
+        "lp.sinks.values": lambda: lp.sinks.values(decoder, texts, progress=False),
         "lp.steering.calibrate": lambda: lp.steering.calibrate(decoder, ones, target=0.01, **few),
         "lp.steering.compare_depth": lambda: lp.steering.compare_depth(decoder, texts, ones, **few),
         "lp.steering.compare_persistence": lambda: lp.steering.compare_persistence(

@@ -19,6 +19,8 @@ YU = """@article{yu2024super,
   journal = {arXiv preprint arXiv:2411.07191},
   year = {2024}
 }"""
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Anatomy(Result):
     """One coordinate of the residual stream as an exact sum, and what carries most of it.

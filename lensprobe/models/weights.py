@@ -137,6 +137,26 @@ class Weights:
         bias = self._tensor("attn", "b_O", layer)
         return self._projection(matrix.flatten(0, 1), bias, layer, "ln1_post")
 
+    def reads(
+        self, layer: int, part: Literal["Q", "K"], head: int
+    ) -> tuple[Float[Tensor, "d_model d_head"], Float[Tensor, " d_head"] | None]:
+        """What one head's queries or keys are of the normed stream: `W_Q` and `b_Q`, or the key's.
+
+        With grouped queries a head's keys are those of its group.
+
+        Raises:
+            ModelError: the layer has no attention of that form.
+        """
+        matrix, bias = (self._tensor("attn", f"{kind}_{part}", layer) for kind in ("W", "b"))
+        if matrix is None:
+            raise ModelError(
+                f"layer {layer} has no attention with a matrix W_{part} for each head."
+            )
+        index = head // (self.adapter.n_heads // len(matrix))
+        return matrix[index], None if bias is None else bias[
+            head // (self.adapter.n_heads // len(bias))
+        ]
+
     def mlp(self, layer: int) -> Projection:
         """`W_out`, `[d_mlp d_model]`: row n is what neuron n writes.
 

@@ -22,6 +22,9 @@ from .repeats import repeats
 from .repeats_result import Repeats
 from .result import SinkScan
 from .scan import scan
+from .scores import scores
+from .scores_result import SinkScores
+from .values import SinkValues, values
 
 __all__ = [
     "Brittle",
@@ -34,6 +37,8 @@ __all__ = [
     "Patch",
     "Repeats",
     "SinkScan",
+    "SinkScores",
+    "SinkValues",
     "brittle",
     "cause",
     "clusters",
@@ -44,4 +49,6 @@ __all__ = [
     "patch",
     "repeats",
     "scan",
+    "scores",
+    "values",
 ]

@@ -23,10 +23,7 @@ from .tables import (
     secondary_table,
 )
 
-__all__ = ["EPSILONS", "assembled"]
-
-EPSILONS = (0.3, 0.8)
-"""The least attention of a sink in Gu et al. (2410.10781) and in Barbero et al. (2504.02732)."""
+__all__ = ["assembled"]
 
 
 def assembled(

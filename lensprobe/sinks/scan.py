@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +11,14 @@ import pandas as pd
 
 from ..corpus import Corpus
 from ..costs import Plan
-from ..errors import ArgumentError, Interrupted
+from ..errors import Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..planning import plan
 from ..scanning import Scan
 from ..settings import checked_seed, current
 from ..tokens import Bos
-from .assembling import EPSILONS, assembled
+from .assembling import assembled
+from .checks import EPSILONS, at_least_zero, checked_epsilons, checked_keys
 from .corpora import made_up, named, wanted
 from .long import Columns
 from .reading import SinkReading
@@ -113,10 +113,10 @@ def scan(
     reading = SinkReading(
         adapter,
         chosen,
-        keys=_checked_keys(keys, first.length),
-        epsilons=_checked_epsilons(epsilon),
-        threshold=_at_least_zero("threshold", threshold),
-        ratio=_at_least_zero("ratio", ratio),
+        keys=checked_keys(keys, first.length),
+        epsilons=checked_epsilons(epsilon),
+        threshold=at_least_zero("threshold", threshold),
+        ratio=at_least_zero("ratio", ratio),
     )
     runs = _Runs(adapter, reading, Columns(adapter, chunk), sources, extra, drawn, options)
     if current("dry_run", dry_run):
@@ -148,18 +148,21 @@ class _Runs:
 
     def run(self, progress: bool | None) -> SinkScan:
         """Read everything."""
+        result = None
         for name, corpus in self._corpora():
-            scan = Scan(self.adapter, corpus, self.reading, self.columns)
+            self.done[name] = Scan(self.adapter, corpus, self.reading, self.columns)
             try:
-                self.done[name] = scan
-                scan.run(lambda run, complete: None, progress=progress)
+                result = self.done[name].run(
+                    lambda _, complete: self._result(complete), progress=progress
+                )
             except Interrupted as interrupt:
-                if scan.total is None:
+                if interrupt.partial is None and len(self.done) > 1:
                     del self.done[name]
-                raise Interrupted(
-                    str(interrupt), partial=self._result(False) if self.done else None
-                ) from interrupt
-        return self._result(True)
+                    partial = self._result(False)
+                    raise Interrupted(str(interrupt), partial=partial) from interrupt
+                raise
+        assert result is not None  # there is at least one corpus
+        return result
 
     def plan(self) -> Plan:
         """What it would cost, all corpora together."""
@@ -197,24 +200,3 @@ class _Runs:
             seed=self.seed if self.extra else None,
             complete=complete,
         )
-
-
-def _checked_keys(keys: Any, length: int) -> int:
-    if isinstance(keys, bool) or not isinstance(keys, int) or not 1 <= keys <= length:
-        raise ArgumentError(f"keys={keys!r}: a whole number from 1 to the length, {length}.")
-    return keys
-
-
-def _checked_epsilons(epsilon: Any) -> tuple[float, ...]:
-    """Every epsilon once, in the order given, and then those that papers report."""
-    given = [epsilon] if isinstance(epsilon, Real) or not isinstance(epsilon, Sequence) else epsilon
-    for each in given or [epsilon]:
-        if isinstance(each, bool) or not isinstance(each, Real) or not 0 <= float(each) < 1:
-            raise ArgumentError(f"epsilon={epsilon!r}: an attention, at least 0 and below 1.")
-    return tuple(dict.fromkeys([*map(float, given), *EPSILONS]))
-
-
-def _at_least_zero(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
-        raise ArgumentError(f"{name}={value!r}: a number, at least 0.")
-    return float(value)
