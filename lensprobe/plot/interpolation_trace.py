@@ -203,9 +203,9 @@ def _finding(found: Trace) -> str:
         before, after = (_first(found, kind, one, deep, places) for one in CONDITIONS[::-1])
         name = "the next token" if kind == "next" else "the plain model's guess"
         parts.append(
-            f"{name} is read first at {before:.0%} of positions before and {after:.0%} after"
+            f"{name} at {before:.0%} of the blended positions before and {after:.0%} after"
         )
-    return f"Here, after layer {deep}, {' and '.join(parts)}."
+    return f"Here the lens reads first, after layer {deep}, {'; '.join(parts)}."
 
 
 def _first(found: Trace, kind: str, condition: str, layer: int, places: Iterable[int]) -> float:
@@ -263,10 +263,10 @@ def _curve_finding(found: Trace, places: dict[str, list[int]]) -> str:
         before, after = (
             _from(first, _means(found, kind, one, wrong, "rank")) for one in CONDITIONS[::-1]
         )
-        name = "the next token" if kind == "next" else "the wrong guess"
+        name = "the next token" if kind == "next" else "the guess"
         kinds.append(f"1 / rank of {name} goes from {before:.2f} to {after:.2f}")
     return (
-        f"Here, where the guess was wrong, {' and '.join(kinds)} on average from layer {first} on."
+        f"Here {' and '.join(kinds)} where the guess was wrong, on average from layer {first} on."
     )
 
 
