@@ -198,10 +198,11 @@ class _Fit:
             plain = float(mean_loss(read, read.plain))
         with torch.enable_grad():
             value = mean_loss(read, read.logits(self._now()))
-            # Not backward(): the model's own parameters would be left with gradients.
-            (gradient,) = torch.autograd.grad(value, [self.weights], allow_unused=True)
+            gradient = torch.zeros_like(self.weights)
+            if value.requires_grad:
+                # Not backward(): the model's own parameters would be left with gradients.
+                (gradient,) = torch.autograd.grad(value, [self.weights])
         held = self.weights.detach().cpu().numpy().copy()
-        gradient = torch.zeros_like(self.weights) if gradient is None else gradient
         self.weights.grad = gradient
         self.optimizer.step()
         if not self.extrapolate:
