@@ -22,7 +22,7 @@ KINDS = {
     "zero": "massive coordinate at zero",
     "neurons": "without the sink neurons",
 }
-CONDITIONS = {"own": "its own first token", "virtual": "virtual sink", "fitted": "fitted sink"}
+CONDITIONS = {"own": "its own first token", "virtual": "a virtual sink", "fitted": "a fitted sink"}
 GROUPS = {"text": "texts", "repeats": "one word repeated"}
 
 
@@ -41,8 +41,8 @@ def loss(
         caption=(
             "Loss behind the text's own first token and behind a virtual sink, keys and values that "
             "no token computes, with the massive activation and without. Bars of equal length "
-            "behind the virtual sink mean that the activation was needed for nothing else. Bars "
-            "are 95% intervals over documents, or words."
+            "behind the virtual sink mean that the activation was needed for nothing else. "
+            "Whiskers are 95% intervals over documents, or words."
         ),
         finding=_finding(result),
     )
@@ -65,8 +65,8 @@ def sinks(
         subtitle=f"{model_name(result)}, attention above ε = {epsilon:g}",
         caption=(
             f"Share of heads that give more than ε = {epsilon:g} of their attention to {front}, or to "
-            "the virtual sink in its place, with the massive activation and without. Bars are 95% "
-            "intervals over documents, or words."
+            "the virtual sink in its place, with the massive activation and without. Whiskers are "
+            "95% intervals over documents, or words."
         ),
         finding=_rates(result),
     )
@@ -171,9 +171,12 @@ def _finding(result: Dedicate) -> str:
 
 def _rates(result: Dedicate) -> str:
     found = _values(result, "sink_rate", "text")
+    removed = "neurons" if ("own", "neurons") in found else "zero"
     words = [
-        f"{rate:.0%} behind the {CONDITIONS[name]} ({KINDS[kind]})".replace("the its", "its")
-        for (name, kind), rate in found.items()
+        f"{found[name, 'plain']:.0%} behind {front} and {found[name, removed]:.0%} "
+        f"{KINDS[removed] if removed == 'neurons' else 'with the coordinate at zero'}"
+        for name, front in CONDITIONS.items()
+        if (name, removed) in found
     ]
     return f"Here the sink rate on texts is {', '.join(words)}."
 
@@ -181,7 +184,7 @@ def _rates(result: Dedicate) -> str:
 def _fooled(result: Dedicate) -> str:
     found = _values(result, "massive", "repeats")
     words = [
-        f"{share:.0%} of them behind the {CONDITIONS[name]}".replace("the its", "its")
+        f"{share:.0%} of them behind {CONDITIONS[name]}"
         for (name, kind), share in found.items()
         if kind == "plain"
     ]
