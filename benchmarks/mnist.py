@@ -19,7 +19,7 @@ from common import interleaved, record
 
 import lensprobe as lp
 from lensprobe.costs import PeakMemory
-from lensprobe.mnist.study_result import rows_where
+from lensprobe.mnist.study_tables import rows_where
 
 PAIRS = [(a, b) for a in range(10) for b in range(10) if a != b]
 

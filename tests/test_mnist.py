@@ -14,7 +14,7 @@ from tolerance import close
 
 import lensprobe as lp
 from lensprobe.errors import ArgumentError, HookPointError, LensprobeError, ModelError
-from lensprobe.mnist.study_result import rows_where
+from lensprobe.mnist.study_tables import rows_where
 from lensprobe.models.checking import _NEEDS
 
 PAIRS = [(3, 1), (1, 3), (8, 0), (4, 9)]

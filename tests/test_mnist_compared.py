@@ -10,7 +10,7 @@ from tolerance import close
 import lensprobe as lp
 from lensprobe.errors import ArgumentError
 from lensprobe.mnist.leaving import CONDITIONS
-from lensprobe.mnist.study_result import rows_where
+from lensprobe.mnist.study_tables import rows_where
 from lensprobe.reporting.words import LEADS, TITLES
 from lensprobe.steering import SteeringVector
 

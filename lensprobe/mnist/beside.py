@@ -11,7 +11,8 @@ import pandas as pd
 from ..errors import ArgumentError
 from ..results import Result
 from ..steering import Sweep
-from .study_result import Study, rows_where
+from .study_result import Study
+from .study_tables import rows_where
 
 __all__ = ["Beside", "beside"]
 

@@ -22,8 +22,9 @@ from .data import DigitsData
 from .distances import Distances, distances
 from .fitting import checked_fit, checked_pairs, checked_scales
 from .study import sample
-from .study_result import rows_where, study_result
+from .study_result import study_result
 from .study_run import Run
+from .study_tables import rows_where
 from .vectors import chosen_images, contrasts
 
 __all__ = ["Leaving", "out_of_data"]
