@@ -14,7 +14,7 @@ def has_learned_sinks(adapter: Adapter) -> bool:
 
     What heads give to it is missing from their patterns: rows sum to less than one.
     """
-    if len(adapter.stacks) > 1:
+    if adapter.encoder_decoder:
         return False
     for block in adapter.model.blocks:
         attention = getattr(block, "attn", None)
