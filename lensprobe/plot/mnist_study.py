@@ -19,7 +19,16 @@ from .wording import model_name
 if TYPE_CHECKING:
     from ..mnist import Study
 
-__all__ = ["VIEWS", "curves", "distance", "distributions", "layers", "pictures", "square"]
+__all__ = [
+    "VIEWS",
+    "curves",
+    "distance",
+    "distributions",
+    "layers",
+    "pictures",
+    "square",
+    "study_sentence",
+]
 
 NAMES = {
     "loss": "log loss",
@@ -367,6 +376,12 @@ def _where(study: Study, layer: int) -> str:
     return f"behind layer {layer} ({study.kinds[layer]})"
 
 
+def study_sentence(study: Study) -> str:
+    """What a study found at its first layer, in one sentence."""
+    scale = study.nearest_scale(1.0)
+    return _square_sentence(study.square(layer=study.layers[0], scale=scale))
+
+
 def _square_sentence(frame: pd.DataFrame) -> str:
     values = frame.to_numpy(dtype=float)
     off = np.where(np.eye(len(values), dtype=bool), np.nan, values)
@@ -376,7 +391,7 @@ def _square_sentence(frame: pd.DataFrame) -> str:
     low, high = (np.unravel_index(f(off), off.shape) for f in (np.nanargmin, np.nanargmax))
     digits = list(frame.index)
     return (
-        f"Here pairs lie between {number(float(off[low]))} ({digits[low[0]]} − {digits[low[1]]}) and "
+        f"Here the pairs lie between {number(float(off[low]))} ({digits[low[0]]} − {digits[low[1]]}) and "
         f"{number(float(off[high]))} ({digits[high[0]]} − {digits[high[1]]}), against "
         f"{number(float(np.nanmin(diagonal)))} to {number(float(np.nanmax(diagonal)))} unedited."
     )

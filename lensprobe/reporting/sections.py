@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..errors import ArgumentError
 from ..plot import KINDS
+from ..plot.mnist_study import study_sentence
 from ..plot.theme import number
 from ..plot.tokens import visible
 from ..plot.wording import by_key, finding_name, finding_sentence, sink_sentence
@@ -79,6 +80,7 @@ def _warning(result: Result) -> str:
 def headlines(result: Result) -> list[Fact]:
     """The numbers a reader wants first."""
     makers: dict[str, Any] = {"massive.scan": _massive_headlines, "sinks.scan": _sink_headlines}
+    makers["mnist.study"] = _study_headlines
     return makers[result.kind](result) if result.kind in makers else []
 
 
@@ -115,9 +117,21 @@ def _sink_headlines(scan: Any) -> list[Fact]:
     return facts
 
 
+def _study_headlines(study: Any) -> list[Fact]:
+    facts = study.summary()
+    plain = Fact("Unedited log loss", number(facts["plain loss"]), "images that are not of b")
+    layers = [
+        Fact(f"Layer {layer}", number(facts[f"layer {layer} loss"]), "log loss of the median pair")
+        for layer in (study.layers[0], study.layers[-1])
+    ]
+    turned = f"of pairs and layers: images of b become more a, {facts['negative down']:.0%} less b"
+    return [plain, *layers, Fact("b turns into a", f"{facts['positive up']:.0%}", turned)]
+
+
 def leads(result: Result) -> str:
     """The one sentence that says what was found, for the head of the page."""
     sentences: dict[str, Any] = {"massive.scan": finding_sentence, "sinks.scan": sink_sentence}
+    sentences["mnist.study"] = study_sentence
     if result.kind not in sentences:
         return ""
     sentence = sentences[result.kind](result).removeprefix("Here ")
