@@ -22,9 +22,15 @@ TITLES = {
     "mnist.out_of_data": "Is it leaving the data that does the damage?",
     "mnist.study": "Activation additions in a network for digits",
     "mnist.training": "How the network learned",
+    "sinks.brittle": "What repetition costs, before and after a repair",
     "sinks.cause": "Does the massive activation make the sink?",
+    "sinks.clusters": "Fooled without a repeat",
     "sinks.dedicate": "A sink of its own",
+    "sinks.detector": "What marks a first token",
     "sinks.evict": "When the first keys leave the cache",
+    "sinks.neurons": "The neurons that make the sink",
+    "sinks.patch": "What moves the sink",
+    "sinks.repeats": "Copies taken for first tokens",
     "sinks.scan": "Attention sinks",
     "steering.calibration": "How strong a steering vector must be",
     "steering.depth": "Once, or at every block",
@@ -104,18 +110,42 @@ LEADS = {
         "asked first calls the log loss perplexity; here both are given."
     ),
     "mnist.training": "The log loss on test images while the network learned, step by step.",
+    "sinks.brittle": (
+        "Text that repeats itself is read as if it began again and again. What that costs, and whether "
+        "a repair of the detector takes the cost away without one on ordinary text."
+    ),
     "sinks.cause": (
         "The number at the first position is taken away in several ways, each beside a control. What "
         "is left of the sink says whether the number makes it, and the loss whether the model minds."
+    ),
+    "sinks.clusters": (
+        "If copies of one token look like first tokens, different tokens that are alike to the early "
+        "layer should too. Here such a set is searched for, and read in sequences without a repeat."
     ),
     "sinks.dedicate": (
         "Keys and values that no token computes are put in front of every text. If the massive "
         "activation is there to make a sink, a model that is given one can do without it."
     ),
+    "sinks.detector": (
+        "A first token has nothing to attend to but itself. One early attention layer turns that into "
+        "a direction of the residual stream: which heads write it, and what else looks that way?"
+    ),
     "sinks.evict": (
         "A cache with room for few keys lets the oldest go. When the first key goes with them, the "
         "heads that rest on it lose their resting place; where it was never visible, the next token "
         "has taken its part from the start."
+    ),
+    "sinks.neurons": (
+        "The number that attracts attention at the first position is written by a few neurons of one "
+        "layer. Each is silenced alone, all of them together, and as many others beside them."
+    ),
+    "sinks.patch": (
+        "Single activations of one run, put into another: where the number at the measured position "
+        "and the attention to the first key follow the patch, there they are decided."
+    ),
+    "sinks.repeats": (
+        "A token repeated many times looks like a first token to a model that counts positions only "
+        "relative to each other. Which words fool it, from how many copies on, and where does attention go?"
     ),
     "sinks.scan": (
         "In many models most heads rest their attention on the first token, whatever it is. As a "
