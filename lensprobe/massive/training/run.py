@@ -159,9 +159,11 @@ class Run:
                 bar.update(self.log.step)
             try:
                 while self.log.status == "running":
+                    done = self.log.step
                     self._step()
                     if bar is not None:
-                        bar.update(1)
+                        # The last look takes no step.
+                        bar.update(self.log.step - done)
             except KeyboardInterrupt:
                 self._save(now=True)
                 raise
