@@ -18,6 +18,10 @@ __all__ = ["KINDS", "Views", "views"]
 KINDS: dict[str, str] = {
     "comparison": "comparison",
     "interpolation.generate": "interpolation_text",
+    "interpolation.learn": "interpolation_learn",
+    "interpolation.score": "interpolation_score",
+    "interpolation.surprise": "interpolation_surprise",
+    "interpolation.sweep": "interpolation_sweep",
     "interpolation.trace": "interpolation_trace",
     "massive.ablate": "massive_ablate",
     "massive.anatomy": "massive_anatomy",

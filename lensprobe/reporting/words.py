@@ -8,6 +8,10 @@ TITLES = {
     "comparison": "Side by side",
     "massive.scan": "Massive activations",
     "interpolation.generate": "Written while late layers see what really came",
+    "interpolation.learn": "How much of the next token each layer should see",
+    "interpolation.score": "Losses when late layers see the next token",
+    "interpolation.surprise": "Does seeing what really came help after a surprise?",
+    "interpolation.sweep": "Seeing the next token, layer by layer",
     "interpolation.trace": "What each position is about, before and after",
     "massive.ablate": "What a massive activation is for, by taking it away",
     "massive.anatomy": "Anatomy of a massive activation",
@@ -49,6 +53,22 @@ LEADS = {
         "Late layers hold the model's guess of the next token. Here they are given the token that was "
         "really written, at every position but the newest, so that what is written next can look back "
         "at what came and not at what was expected."
+    ),
+    "interpolation.learn": (
+        "One weight a layer, learned by gradient descent with the model fixed: how much of its own "
+        "guess each layer should give up for the token that really came."
+    ),
+    "interpolation.score": (
+        "Every token predicted from a text whose earlier positions show, in late layers, the token "
+        "that really followed them and not the one that was expected; beside the plain model."
+    ),
+    "interpolation.surprise": (
+        "If late layers fail where their guess was wrong, then showing them what really came should "
+        "help most right after surprising tokens. The change in loss, by how surprising those were."
+    ),
+    "interpolation.sweep": (
+        "The change in loss when one layer is shown the token that really came next, for every layer "
+        "and every weight."
     ),
     "interpolation.trace": (
         "Every layer of one text, read by the logit lens, with and without the interpolation: its own "
