@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .edits import Add, Clamp, Mix, ProjectOut, Scale, Set
     from .errors import Interrupted, LensprobeError
     from .models import check, load
-    from .reporting import report
+    from .reporting import gallery, report
     from .results import open_result as open
     from .running import chat, editing, forward, generate, score
     from .settings import options
@@ -38,6 +38,7 @@ _HOMES = {
     "compare": ("comparing", "compare"),
     "editing": ("running", "editing"),
     "forward": ("running", "forward"),
+    "gallery": ("reporting", "gallery"),
     "generate": ("running", "generate"),
     "interpolation": ("interpolation", None),
     "load": ("models", "load"),
@@ -68,6 +69,7 @@ __all__ = [
     "compare",
     "editing",
     "forward",
+    "gallery",
     "generate",
     "interpolation",
     "load",

@@ -115,7 +115,7 @@ def test_scans_have_no_interval_and_say_so():
     [("bos", False), ("length", 32), ("dtype", "bfloat16"), ("coordinates", "folded")],
 )
 def test_what_was_not_kept_equal_is_warned_of(name, value):
-    with pytest.warns(UserWarning, match=rf"{name} differs.*\(a\).*\(b\)"):
+    with pytest.warns(UserWarning, match=rf"(?i){name} differs.*\(a\).*\(b\)"):
         found = lp.compare({"a": massive_scan(), "b": massive_scan(**{name: value})})
     assert set(found.settings["setting"]) == {name}
     assert found.settings["model"].tolist() == ["a", "b"]
@@ -308,10 +308,11 @@ def test_a_wrong_analysis_or_table_is_no_row(tiny_gpt2):
         lp.over({"a": tiny_gpt2}, lp.score, TEXTS, table="token")
 
 
-def test_an_interrupt_keeps_the_models_that_were_finished(tiny_gpt2):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted("stopped")])
+def test_an_interrupt_keeps_the_models_that_were_finished(tiny_gpt2, stop):
     def analysis(model, texts):
         if calls:
-            raise KeyboardInterrupt
+            raise stop
         calls.append(1)
         return lp.score(model, texts)
 

@@ -17,7 +17,7 @@ from ..texts import default_texts
 from .compare import compared
 from .result import Comparison
 
-__all__ = ["over"]
+__all__ = ["listed", "over"]
 
 
 def over(
@@ -57,7 +57,7 @@ def over(
             takes no such option; a table that its result does not have.
         Interrupted: Ctrl-C; `.partial` holds the models that were finished.
     """
-    names = _listed(models)
+    names = listed(models)
     checked_seed(seed)
     options = _options(analysis, options, seed)
     if texts is None:
@@ -106,6 +106,9 @@ class _Turns:
         """One model's turn; whatever goes wrong with it is its row."""
         try:
             result = used(name, self._analysed, device=device, dtype=dtype)
+        except KeyboardInterrupt:
+            # An analysis that says what it had so far is an exception of both kinds.
+            raise
         except Exception as error:
             source = name if isinstance(name, str) else type(name).__name__
             self.failed[label] = (source, f"{type(error).__name__}: {error}")
@@ -127,8 +130,12 @@ class _Turns:
         )
 
 
-def _listed(models: Any) -> dict[str, Any]:
-    """Labels and names, in order."""
+def listed(models: Any) -> dict[str, Any]:
+    """Labels and what they stand for, in order.
+
+    Raises:
+        ArgumentError: nothing, or something without a name.
+    """
     if isinstance(models, str | os.PathLike):
         models = [models]
     if isinstance(models, Mapping):

@@ -17,6 +17,7 @@ OWN = (
 )
 """Facts that belong to a model or to a run, and may well differ."""
 
+SAID = {"bos": "BOS"}
 WHY = {
     "bos": "with and without BOS another token stands at position 0",
     "length": "sink rates and means over positions change with the length of the windows",
@@ -56,7 +57,7 @@ def cautions(settings: pd.DataFrame) -> list[str]:
                 f"{value} ({label})"
                 for label, value in zip(rows["model"], rows["value"], strict=True)
             )
-            sentences.append(f"{name} differs: {given}; {why}.")
+            sentences.append(f"{SAID.get(name, name)} differs: {given}; {why}.")
     others = [name for name in dict.fromkeys(settings["setting"]) if name not in WHY]
     if others:
         sentences.append(f"asked with other settings: {', '.join(others)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["VIEWS", "changes", "values"]
 
 DEPTH = "relative depth (0: first block, 1: last)"
+NAMES = {
+    "massive.scan": {
+        "value": "largest magnitude",
+        "mean": "mean magnitude",
+        "median": "median magnitude",
+        "ratio": "magnitude over the median",
+    },
+    "sinks.scan": {"value": "attention"},
+}
+"""What measures are called that only their table explains."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
@@ -45,7 +56,7 @@ def values(
     """
     look = style(theme, width_mm, title)
     shown = slice_of(comparison, measure, where)
-    name = _words(shown.measure)
+    name = _words(shown)
     ends = ("value", "low", "high")
     words = Words(
         title=f"{name[:1].upper()}{name[1:]} of each model",
@@ -85,7 +96,7 @@ def changes(
     rows = chosen(shown.frame, shown.frame["model"] != first).dropna(subset=["change"])
     if rows.empty:
         raise ArgumentError(f"plot.changes: no model has cells in common with {first!r}.")
-    name = _words(shown.measure)
+    name = _words(shown)
     words = Words(
         title=f"Change in {name} from {first}",
         subtitle=_subtitle(comparison, shown),
@@ -95,7 +106,7 @@ def changes(
         ),
         finding=_change_sentence(rows, first, shown),
     )
-    cut = Slice(rows, shown.measure, shown.across, shown.panels, shown.fixed)
+    cut = replace(shown, frame=rows)
     ends = ("change", "change_low", "change_high")
     return _figure(cut, ends, look, words, f"change in {name}", logarithmic=False)
 
@@ -198,8 +209,9 @@ def _line(
     return trace
 
 
-def _words(measure: str) -> str:
-    return measure.replace("_", " ")
+def _words(shown: Slice) -> str:
+    known = NAMES.get(shown.analysis, {})
+    return known.get(shown.measure, shown.measure.replace("_", " "))
 
 
 def _subtitle(comparison: Comparison, shown: Slice) -> str:
@@ -226,7 +238,7 @@ def _values_sentence(comparison: Comparison, shown: Slice) -> str:
         return "Here no model has a finite number to draw."
     one = shown.across == "model" and not shown.panels[0]
     most = "" if one else "at most "
-    return f"Here the {_words(shown.measure)} is {most}{', '.join(parts)}."
+    return f"Here the {_words(shown)} is {most}{', '.join(parts)}."
 
 
 def _change_sentence(rows: pd.DataFrame, first: str, shown: Slice) -> str:

@@ -36,6 +36,7 @@ class Slice:
         across: the column on the x axis; "model" where nothing else varies.
         panels: the column that has a panel for each value, and those values.
         fixed: what was held fixed, in words.
+        analysis: the kind of the compared results.
     """
 
     frame: pd.DataFrame
@@ -43,6 +44,7 @@ class Slice:
     across: str
     panels: tuple[str, tuple[Any, ...]]
     fixed: str
+    analysis: str
 
 
 def chosen(frame: pd.DataFrame, mask: Any) -> pd.DataFrame:
@@ -79,7 +81,7 @@ def slice_of(comparison: Comparison, measure: str | None, where: Mapping[str, An
             pick = _pick(key, options, text)
             frame = chosen(frame, frame[key] == pick)
             told.append(_told(key, pick))
-    return Slice(frame, name, across or "model", panels, ", ".join(told))
+    return Slice(frame, name, across or "model", panels, ", ".join(told), comparison.analysis)
 
 
 def _of_measure(frame: pd.DataFrame, measure: str | None, main: str | None) -> pd.DataFrame:

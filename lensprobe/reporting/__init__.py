@@ -6,6 +6,7 @@ single result has `.to_html` too: both go through the same parts.
 
 from __future__ import annotations
 
+from .gallery import Gallery, gallery
 from .report import Report, report
 
-__all__ = ["Report", "report"]
+__all__ = ["Gallery", "Report", "gallery", "report"]

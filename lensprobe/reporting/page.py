@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -31,20 +32,23 @@ CDN = f"https://cdn.plot.ly/{PLOTLY_FILE}"
 
 
 def write(
-    result: Result,
+    result: Any,
     path: str | os.PathLike[str],
     *,
     js: str = "inline",
     theme: str = "auto",
     overwrite: bool = False,
+    page: Callable[[Any], Page] | None = None,
 ) -> Path:
-    """Write a result's page; see `Result.to_html`."""
+    """Write a result's page; see `Result.to_html`. `page` makes its parts, `page_of` by default."""
     _choice("js", js, JS)
     _choice("theme", theme, THEME_CHOICES)
     target = Path(path)
     # Opening the target first means a path that cannot be written costs no drawing.
     with writing(target, overwrite=overwrite) as handle:
-        handle.write(render(page_of(result), js=js, theme=theme).encode("utf-8", "replace"))
+        handle.write(
+            render((page or page_of)(result), js=js, theme=theme).encode("utf-8", "replace")
+        )
     if js == "directory":
         _library(target.parent / PLOTLY_FILE)
     return target

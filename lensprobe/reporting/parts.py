@@ -47,6 +47,8 @@ class FigurePart:
     height: int
     min_width: int
     data: Markup
+    tables: tuple[tuple[str, str], ...] = ()
+    """Anchor and title of the tables that the figure was drawn from."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ class Page:
     reading: tuple[tuple[str, str], ...] = field(default=())
 
 
-def figure_part(anchor: str, light: go.Figure, dark: go.Figure) -> FigurePart:
+def figure_part(
+    anchor: str, light: go.Figure, dark: go.Figure, tables: tuple[tuple[str, str], ...] = ()
+) -> FigurePart:
     """A figure for the page. The page shows its title as a heading, so it leaves the figure itself."""
     layout: Any = light.layout
     meta, title, height = layout.meta, _plain(layout.title.text or ""), int(layout.height)
@@ -110,6 +114,7 @@ def figure_part(anchor: str, light: go.Figure, dark: go.Figure) -> FigurePart:
         height=height,
         min_width=int(meta.get("min_width", 340)),
         data=as_json(payload),
+        tables=tables,
     )
 
 

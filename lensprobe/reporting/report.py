@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..costs import Plan
     from ..massive import MassiveScan
     from ..sinks import SinkScan
+    from .gallery import Gallery
 
 __all__ = ["Report", "report"]
 
@@ -91,7 +92,7 @@ def report(
     batch_tokens: int | None = None,
     progress: bool | None = None,
     dry_run: bool | None = None,
-) -> Report | Plan:
+) -> Report | Gallery | Plan:
     """Scan a model for massive activations and attention sinks, ready for `.to_html(path)`.
 
     >>> import lensprobe as lp
@@ -99,7 +100,10 @@ def report(
     >>> found.to_html("planted.html")  # doctest: +SKIP
 
     Args:
-        model: a model from `lp.load`, or a `TransformerBridge` or `HookedTransformer` of your own.
+        model: a model from `lp.load`, or a `TransformerBridge` or `HookedTransformer` of your own. Of
+            several (a list of names, folders or saved reports, or a mapping of labels to those or to
+            models) the report is a `Gallery`: their scans side by side, then each. Named models are
+            loaded one at a time; one that fails is told and left out.
         texts: what both scans take: strings, a file, a dataset. None is the short text that ships
             with lensprobe.
         bos: "auto" (the model's own habit), True or False: whether position 0 is a BOS token.
@@ -113,6 +117,7 @@ def report(
         dry_run: True to return the `Plan` of both scans instead of running them.
 
     Raises:
+        ArgumentError: several models and `dry_run`.
         Interrupted: Ctrl-C; `partial` is the report over what was finished, or None.
     """
     # Here, so that a saved report opens and draws without waiting for torch.
@@ -129,12 +134,25 @@ def report(
         "batch_tokens": batch_tokens,
         "progress": progress,
     }
+    if isinstance(model, Mapping | list | tuple):
+        if current("dry_run", dry_run):
+            raise ArgumentError("dry_run=True: the plan of one model at a time, please.")
+        from .several import several
+
+        return several(model, lambda one: _both(one, texts, keys, shared, source))
     if current("dry_run", dry_run):
         plans = (
             massive.scan(model, texts, dry_run=True, **shared),
             sinks.scan(model, texts, keys=keys, dry_run=True, **shared),
         )
         return _planned(*plans)
+    return _both(model, texts, keys, shared, source)
+
+
+def _both(model: Any, texts: Any, keys: int, shared: dict[str, Any], source: str) -> Report:
+    """One scan after the other."""
+    from .. import massive, sinks
+
     first: Any = None
     try:
         first = massive.scan(model, texts, dry_run=False, **shared)

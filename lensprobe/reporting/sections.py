@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from ..errors import ArgumentError
-from ..plot import KINDS
+from ..plot import KINDS, views
 from ..plot.mnist_study import study_sentence
 from ..plot.theme import number
 from ..plot.tokens import visible
 from ..plot.wording import by_key, finding_name, finding_sentence, sink_sentence
 from ..results import Result
 from .parts import Fact, FigurePart, Section, TablePart, figure_part, table_part
+from .watching import Watched
 from .words import LEADS, NOTES, READING, TABLES, TITLES
 
 __all__ = ["headlines", "leads", "reading", "section"]
 
 
-def section(result: Result, prefix: str = "") -> Section:
-    """One result as a section of a page."""
+def section(result: Any, prefix: str = "", title: str = "") -> Section:
+    """One result as a section of a page.
+
+    Args:
+        result: a result, or a steering vector.
+        prefix: what the anchors of the section begin with; "" is its kind.
+        title: its heading; "" is that of its kind.
+    """
     anchor = prefix or result.kind.replace(".", "-")
     shown = [name for name in result.tables if _worth(name, result.to_frame(name))]
     return Section(
         anchor=anchor,
-        title=TITLES.get(result.kind, type(result).__name__),
+        title=title or TITLES.get(result.kind, type(result).__name__),
         lead=LEADS.get(result.kind, ""),
-        figures=_figures(result, anchor) if result.kind in KINDS else (),
+        figures=_figures(result, anchor, shown) if result.kind in KINDS else (),
         tables=tuple(_table(result, name, anchor) for name in _order(shown)),
         warning=_warning(result),
     )
@@ -40,16 +47,20 @@ def _worth(name: str, frame: pd.DataFrame) -> bool:
     return name == "findings" or len(frame) > 0
 
 
-def _figures(result: Result, anchor: str) -> tuple[FigurePart, ...]:
-    views = result.plot
+def _figures(result: Any, anchor: str, shown: list[str]) -> tuple[FigurePart, ...]:
+    watched = Watched(result)
+    drawers = views(cast(Any, watched))
     parts = []
-    for name in views.names:
+    for name in drawers.names:
+        watched.read.clear()
         try:
-            light, dark = (getattr(views, name)(theme=theme) for theme in ("light", "dark"))
+            light, dark = (getattr(drawers, name)(theme=theme) for theme in ("light", "dark"))
         except ArgumentError:
             # A view of something that this result was not asked to measure.
             continue
-        parts.append(figure_part(f"{anchor}-{name}", light, dark))
+        tables = [name for name in shown if name in watched.read and len(result.to_frame(name))]
+        data = tuple((f"{anchor}-table-{table}", TABLES.get(table, table)) for table in tables)
+        parts.append(figure_part(f"{anchor}-{name}", light, dark, data))
     return tuple(parts)
 
 
@@ -65,7 +76,11 @@ def _table(result: Result, name: str, anchor: str) -> TablePart:
     return table_part(f"{anchor}-table-{name}", title, frame, note=note, opened=name == "findings")
 
 
-def _warning(result: Result) -> str:
+def _warning(result: Any) -> str:
+    if result.kind == "comparison":
+        failed = [f"{row.model}: {row.error}" for row in result.models.itertuples() if row.error]
+        told = [note for note in result.provenance["notes"] if " differs: " in note]
+        return " ".join([*told, *failed])
     frame = getattr(result, "nonfinite", None)
     if not isinstance(frame, pd.DataFrame) or not frame["count"].sum():
         return ""
@@ -128,7 +143,7 @@ def _study_headlines(study: Any) -> list[Fact]:
     return [plain, *layers, Fact("b turns into a", f"{facts['positive up']:.0%}", turned)]
 
 
-def leads(result: Result) -> str:
+def leads(result: Any) -> str:
     """The one sentence that says what was found, for the head of the page."""
     sentences: dict[str, Any] = {"massive.scan": finding_sentence, "sinks.scan": sink_sentence}
     sentences["mnist.study"] = study_sentence
@@ -138,6 +153,6 @@ def leads(result: Result) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def reading(results: list[Result]) -> tuple[tuple[str, str], ...]:
+def reading(results: list[Any]) -> tuple[tuple[str, str], ...]:
     """The terms a reader needs for these results."""
     return tuple(READING[result.kind] for result in results if result.kind in READING)

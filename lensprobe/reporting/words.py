@@ -76,8 +76,8 @@ LEADS = {
     ),
     "massive.ablate": (
     "comparison": (
-        "The same analysis of each, on one scale. What was not the same for all of them is said, because "
-        "numbers that were made differently cannot be compared."
+        "The same analysis of each, on one scale. What was not the same for all of them is said, "
+        "because numbers that were made differently cannot be compared."
     ),
         "The number is set to zero, to its mean, and undone at its neurons and weights, each beside "
         "a control, because zero alone misleads both ways: a model may miss only the bias that the "
@@ -230,6 +230,8 @@ READING = {
 }
 
 TABLES = {
+    "models": "The models",
+    "settings": "What was not the same",
     "findings": "Massive activations, strongest first",
     "layers": "Layer by layer",
     "kinds": "By kind of token",

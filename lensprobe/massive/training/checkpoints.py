@@ -151,6 +151,9 @@ class _Series:
             result = used(
                 name, lambda model: self.analysis(model, texts), device=device, dtype=dtype
             )
+        except KeyboardInterrupt:
+            # An analysis that says what it had so far is an exception of both kinds.
+            raise
         except Exception as error:
             row["error"] = f"{type(error).__name__}: {error}"
         else:
