@@ -213,6 +213,18 @@ LEADS = {
 }
 
 READING = {
+    "interpolation.generate": (
+        "Late-layer interpolation",
+        "To predict a token, a model looks back at the ones before it, whose late layers hold what it "
+        "had guessed would follow each. Here those layers are mixed with what really followed. The "
+        "position that predicts is never mixed, because what follows it is not known yet.",
+    ),
+    "interpolation.trace": (
+        "Logit lens",
+        "A layer's output read as if it were the last one, through the final norm and the "
+        "unembedding (nostalgebraist, 2020). Rank 1 is the token it would predict. In early layers "
+        "the reading means little.",
+    ),
     "massive.scan": (
         "Massive activation",
         "A single number of a token's residual stream that is far larger than its neighbours: "
@@ -242,6 +254,18 @@ TABLES = {
 }
 
 NOTES = {
+    ("interpolation.generate", "tokens"): (
+        "logprob, entropy in nats, rank 1 the likeliest: under the model that wrote the token · "
+        "plain_…: the plain model reading the same tokens"
+    ),
+    ("interpolation.trace", "lens"): (
+        "layer: its output · kind: whose token is looked for, the position's own, the next, the plain "
+        "model's guess, or whichever comes first · rank 1 the likeliest"
+    ),
+    ("interpolation.trace", "tokens"): (
+        "guess: of the plain model · probability, rank: of the next token there · blended: whether "
+        "the position's late residuals were mixed"
+    ),
     ("massive.scan", "findings"): (
         "position −1: not at one fixed position · layer: where it is strongest · first, last: "
         "the layers between which it is massive · value: signed mean over sequences at that "
