@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["VIEWS", "account", "emergence", "tensors", "values"]
 
 DASHES = ("solid", "dash", "dot", "dashdot")
+WIDE = 20
+"""Largest over smallest loss from which on losses are drawn on a log axis."""
 THRESHOLD = 1000.0
 """Times the median from which a magnitude counts as massive, if it is above 100 too."""
 
@@ -68,7 +70,12 @@ def values(
         ),
         finding=_values_sentence(watch, names),
     )
-    return _panels(traces, look, words, "value a (signed)", "loss (nats)", names)
+    figure = _panels(traces, look, words, "value a (signed)", "loss (nats)", names)
+    losses = rows_of(watch.spread, kind="loss")["mean"]
+    if losses.min() > 0 and losses.max() > WIDE * losses.min():
+        # One run that blew up would flatten all others.
+        figure.update_layout(yaxis2={"type": "log", "dtick": 2})
+    return figure
 
 
 def emergence(
