@@ -13,11 +13,12 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from typing_extensions import Self
 
 from .errors import ArgumentError, nearest
 
-__all__ = ["checked_seed", "current", "options"]
+__all__ = ["checked_seed", "current", "drawn_seed", "options"]
 
 DEFAULTS: dict[str, Any] = {
     "batch_tokens": 2048,
@@ -99,3 +100,13 @@ def checked_seed(given: Any = None) -> int | None:
     if whole < 0 or isinstance(seed, bool):
         raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")
     return whole
+
+
+def drawn_seed(given: Any = None) -> int:
+    """The seed in force, or where there is none a new one, for a result to store.
+
+    Raises:
+        ArgumentError: see `checked_seed`.
+    """
+    seed = checked_seed(given)
+    return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from ..models.adapter import adapter_for
 from ..positions import at as at_position
 from ..running.batching import Outcome, each_group
 from ..running.fanning import WHOLE, times_that_fit, tokens_that_fit
-from ..settings import current
+from ..settings import drawn_seed
 from ..tokens import Bos
 from .ablate_result import Ablate, draws_table, sets_table
 from .ablations import KINDS, Ablation, mean_vector, overwriting, planned
@@ -27,6 +26,10 @@ from .result import Finding, MassiveScan
 from .subject import Subject, subject
 
 __all__ = ["ablate"]
+
+CONSTANT = (
+    "holds the same vector in every text, so that its mean over texts is what is there already"
+)
 
 
 @torch.no_grad()
@@ -81,10 +84,8 @@ def ablate(
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.ablate")
-    kinds = _kinds(method)
-    check_epsilon(epsilon)
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise ArgumentError(f"repeats={repeats!r}: a whole number from 1 on.")
+    kinds, drawn = _kinds(method), drawn_seed(seed)
+    _check(epsilon, repeats)
     given = None if layer is None else adapter.layer(layer)
     about = subject(
         adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
@@ -97,21 +98,22 @@ def ablate(
     notes: list[str] = []
     if given is None:
         given, notes = births(adapter, about, batch_tokens)
-    seeded = current("seed", seed)
-    drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seeded is None else seeded
     ablations, missing = planned(adapter, rows, about.each, kinds, repeats, drawn, batch_tokens)
     mean, constant = mean_vector(adapter, rows, position, given, batch_tokens)
     if constant and any(kind.endswith("mean") for kind in kinds):
-        notes.append(
-            f"position {position} holds the same vector in every text, so that its mean over texts "
-            "is what is there already"
-        )
+        notes.append(f"position {position} {CONSTANT}")
     run = _Run(meter, about, kept, position, given, ablations, mean)
     outcome = each_group(
         rows, run.work, batch_tokens=tokens_that_fit(adapter, batch_tokens), progress=progress
     )
     notes += [*missing, *meter.notes, *length_note(rows), *outcome.notes]
     return _finished(run, outcome, float(epsilon), notes + ([] if run.shared else [WHOLE]), drawn)
+
+
+def _check(epsilon: Any, repeats: Any) -> None:
+    check_epsilon(epsilon)
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ArgumentError(f"repeats={repeats!r}: a whole number from 1 on.")
 
 
 def _kinds(method: Any) -> tuple[str, ...]:

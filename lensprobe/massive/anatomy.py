@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -14,7 +13,7 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..models.weights import weights_of
 from ..running.batching import Outcome, each_group
-from ..settings import current
+from ..settings import drawn_seed
 from ..tokens import Bos
 from .anatomy_result import Anatomy
 from .anatomy_tables import CARRIES, Tables, joined
@@ -83,7 +82,7 @@ def anatomy(
     weights = weights_of(adapter)
     chosen = None if layer is None else adapter.layer(layer)
     _check_threshold(threshold)
-    _check_seed(current("seed", seed))
+    drawn = drawn_seed(seed)
     about = subject(
         adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
         column=column, batch_tokens=batch_tokens,
@@ -98,17 +97,12 @@ def anatomy(
             f"interrupted after {len(outcome.answers)} of {len(about.rows)} sequences.",
             partial=result,
         )
-    return _ablated(result, tables, about, weights, seed, batch_tokens) if ablate else result
+    return _ablated(result, tables, about, weights, drawn, batch_tokens) if ablate else result
 
 
 def _check_threshold(threshold: Any) -> None:
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not threshold >= 0:
         raise ArgumentError(f"threshold={threshold!r}: a share of the value, at least 0.")
-
-
-def _check_seed(seed: Any) -> None:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")
 
 
 def _read(
@@ -163,12 +157,10 @@ def _ablated(
     tables: Sequence[Tables],
     about: Subject,
     weights: Any,
-    seed: int | None,
+    seed: int,
     batch_tokens: int | None,
 ) -> Anatomy:
     """The result with its `ablations`."""
-    given = current("seed", seed)
-    drawn = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
     frames: list[pd.DataFrame] = []
     complete = True
     try:
@@ -180,13 +172,13 @@ def _ablated(
                     table.target,
                     table.layer,
                     table.weights(),
-                    seed=drawn,
+                    seed=seed,
                     batch_tokens=batch_tokens,
                 )
             )
     except KeyboardInterrupt:
         complete = False
-    facts = {**result.provenance, "seed": drawn, "complete": complete}
+    facts = {**result.provenance, "seed": seed, "complete": complete}
     done = replace(result, provenance=facts, ablations=joined("ablations", frames))
     if not complete:
         raise Interrupted("interrupted while weights were being ablated.", partial=done)

@@ -19,7 +19,7 @@ from ..results import Result
 from ..running.batching import Outcome, each_group
 from ..running.fanning import WHOLE, Fan
 from ..running.session import Hook
-from ..settings import current
+from ..settings import current, drawn_seed
 from ..statistics import interval
 from ..tokens import Bos, Encoded, TokenBatch
 from .place import scored_rows
@@ -124,14 +124,13 @@ def bos_pull(
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.bos_pull")
     _check(amount, repeats, adapter)
+    drawn = drawn_seed(seed)
     about = subject(
         adapter, texts, at=at, dim=dim, position=position, bos=bos, length=length, limit=limit,
         column=column, batch_tokens=batch_tokens,
     )  # fmt: skip
     target = about.targets.group
     kept = scored_rows(about, target.position)
-    given = current("seed", seed)
-    drawn = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
     run = _Run(adapter, target, float(amount), _random_dims(adapter, target, repeats, drawn))
 
     def work(index: list[int]) -> list[Counted]:

@@ -11,13 +11,14 @@ from ..errors import Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..running.batching import Outcome, each_group
 from ..running.fanning import WHOLE, tokens_that_fit
-from ..settings import current
-from ..tokens import Bos
+from ..settings import checked_seed
+from ..tokens import Bos, Encoded
 from .gradient_result import Gradient, gradient_tables
 from .paths import Cut, Slopes, constant_weights
 from .place import births, numbers, scored_rows
 from .result import Finding, MassiveScan
 from .subject import Subject, subject
+from .target import Group
 
 __all__ = ["gradient"]
 
@@ -80,17 +81,10 @@ def gradient(
     kept = scored_rows(about, target.position)
     place, born = births(adapter, about, batch_tokens) if given is None else (given, [])
 
-    def work(index: list[int]) -> list[list[Slopes]]:
-        rows = [about.rows[kept[i]] for i in index]
-        # A caller's inference mode would make tensors that no gradient goes through.
-        with torch.inference_mode(False), constant_weights(model):
-            cut = Cut(adapter, rows, target, place)
-            found = [cut.slopes(factor).rows() for factor in chosen]
-        return [list(of_row) for of_row in zip(*found, strict=True)]
-
+    rows = [about.rows[i] for i in kept]
     outcome = each_group(
-        [about.rows[i] for i in kept],
-        work,
+        rows,
+        lambda index: _slopes(adapter, [rows[i] for i in index], target, place, chosen),
         batch_tokens=tokens_that_fit(adapter, batch_tokens),
         progress=progress,
     )
@@ -100,10 +94,21 @@ def gradient(
         "layer": place,
         "site": "resid_post",
         "factors": list(chosen),
-        "seed": current("seed", seed) or 0,
+        "seed": checked_seed(seed) or 0,
         "notes": [*about.facts["notes"], *born],
     }
     return _finished(adapter, about, kept, outcome, facts)
+
+
+def _slopes(
+    adapter: Adapter, rows: Sequence[Encoded], target: Group, layer: int, factors: Sequence[float]
+) -> list[list[Slopes]]:
+    """Each sequence's slopes at each factor."""
+    # A caller's inference mode would make tensors that no gradient goes through.
+    with torch.inference_mode(False), constant_weights(adapter.model):
+        cut = Cut(adapter, rows, target, layer)
+        found = [cut.slopes(factor).rows() for factor in factors]
+    return [list(of_row) for of_row in zip(*found, strict=True)]
 
 
 def _finished(

@@ -18,7 +18,7 @@ from ..positions import at as at_position
 from ..results import Result
 from ..running.batching import Outcome, each_group
 from ..running.fanning import WHOLE, times_that_fit, tokens_that_fit
-from ..settings import current
+from ..settings import checked_seed
 from ..tokens import Bos
 from .effects import EPSILON, Comparison, Measured, Meter, joined_runs
 from .effects_tables import Documents
@@ -164,7 +164,7 @@ def rescale(
     )
     notes = [*born, *meter.notes, *length_note(rows), *outcome.notes]
     whole = [] if run.shared else [WHOLE]
-    return _finished(run, outcome, float(epsilon), notes + whole, current("seed", seed) or 0)
+    return _finished(run, outcome, float(epsilon), notes + whole, checked_seed(seed) or 0)
 
 
 @dataclass

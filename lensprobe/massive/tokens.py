@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from ..errors import ArgumentError, Interrupted
+from ..errors import Interrupted
 from ..models.adapter import Adapter, adapter_for
-from ..settings import current
+from ..settings import current, drawn_seed
 from ..texts import default_texts
 from ..tokens import Encoded
 from .causes import causes_table
@@ -86,7 +85,7 @@ def tokens(
     adapter.require_decoder("lp.massive.tokens")
     cases = cases_of(adapter, bos)
     chosen = None if layer is None else adapter.layer(layer)
-    drawn = _seed(current("seed", seed))
+    drawn = drawn_seed(seed)
     sample = Sample.draw(adapter, n, drawn)
     about = subject(
         adapter,
@@ -101,14 +100,6 @@ def tokens(
     )
     facts = {"sample": len(sample.ids), "seed": None if n == "all" else drawn}
     return _study(adapter, about, chosen, sample, cases, facts, batch_tokens, progress)
-
-
-def _seed(seed: Any) -> int:
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ArgumentError(f"seed={seed!r}: a whole number from 0 on, or None.")
-    return seed
 
 
 def _study(
