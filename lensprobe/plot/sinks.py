@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from ..errors import ArgumentError
 from .axes import attention_grid, finite, grid, layer_axis
+from .sinks_compared import conditions, mass, rates, secondary
 from .theme import Look, Words, build, colour_bar, style
 from .tokens import escape
 from .wording import (
@@ -252,4 +253,13 @@ def _head_figure(traces: list[Any], frame: pd.DataFrame, look: Look, words: Word
     )
 
 
-VIEWS = {"heads": heads, "keys": keys, "entropy": entropy, "values": values}
+VIEWS = {
+    "heads": heads,
+    "keys": keys,
+    "entropy": entropy,
+    "values": values,
+    "rates": rates,
+    "conditions": conditions,
+    "mass": mass,
+    "secondary": secondary,
+}

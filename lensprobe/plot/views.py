@@ -47,6 +47,8 @@ KINDS: dict[str, str] = {
     "sinks.patch": "sinks_patch",
     "sinks.repeats": "sinks_repeats",
     "sinks.scan": "sinks",
+    "sinks.scores": "sinks_scores",
+    "sinks.values": "sinks_values",
     "steering.calibration": "steering_calibration",
     "steering.depth": "steering_depth",
     "steering.persistence": "steering_persistence",

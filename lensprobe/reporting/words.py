@@ -36,6 +36,8 @@ TITLES = {
     "sinks.patch": "What moves the sink",
     "sinks.repeats": "Copies taken for first tokens",
     "sinks.scan": "Attention sinks",
+    "sinks.scores": "Why a head attends to the sink",
+    "sinks.values": "What sits at a sink",
     "steering.calibration": "How strong a steering vector must be",
     "steering.depth": "Once, or at every block",
     "steering.persistence": "Does an addition stay?",
@@ -74,11 +76,11 @@ LEADS = {
         "Every layer of one text, read by the logit lens, with and without the interpolation: its own "
         "token, the one that came, or the one that the model guessed?"
     ),
-    "massive.ablate": (
     "comparison": (
         "The same analysis of each, on one scale. What was not the same for all of them is said, "
         "because numbers that were made differently cannot be compared."
     ),
+    "massive.ablate": (
         "The number is set to zero, to its mean, and undone at its neurons and weights, each beside "
         "a control, because zero alone misleads both ways: a model may miss only the bias that the "
         "number is, or not need it at all."
@@ -165,12 +167,20 @@ LEADS = {
     ),
     "sinks.repeats": (
         "A token repeated many times looks like a first token to a model that counts positions only "
-        "relative to each other. Which words fool it, from how many copies on, and where does attention go?"
+        "relative to each other. Which words fool it, from how many copies on, and who gets attention?"
     ),
     "sinks.scan": (
         "In many models most heads rest their attention on the first token, whatever it is. As a "
         "rule its value vector is small, so attention that rests there changes little: it is a "
         "way of doing nothing."
+    ),
+    "sinks.scores": (
+        "A head's score to a key is an exact sum: parts of the query times parts of the key, or one "
+        "term for each dimension of what the key is made from."
+    ),
+    "sinks.values": (
+        "Values and keys at the sink beside all others: what attention there would write, and whether "
+        "queries find it by the key's length or by its direction."
     ),
     "steering.calibration": (
         "Vectors are compared fairly at equal effect: the scale at which a high percentile of the "
