@@ -48,14 +48,11 @@ def test_the_search_is_greedy_and_every_value_that_of_a_pass(decoder):
 
 def test_similarity_is_the_cosine_of_what_attention_adds(shaped):
     result = take(shaped, n=4)
-    # Without its bias: what does not depend on the token says nothing of it.
-    bias = shaped.blocks[0].attn.b_O if hasattr(shaped.blocks[0].attn, "b_O") else None
 
     def written(token):
         with torch.no_grad():
             _, cache = shaped.run_with_cache(torch.tensor([[token]]))
-        out = cache["blocks.0.hook_attn_out"][0, 0]
-        return out if bias is None else out - bias.detach()
+        return cache["blocks.0.hook_attn_out"][0, 0]
 
     for row in result.candidates.head(2).itertuples():
         cosine = torch.cosine_similarity(written(40), written(row.id), dim=0)

@@ -96,7 +96,7 @@ def test_edits_act_and_their_absence_is_plain(decoder):
     nothing = lp.Add(torch.ones(48), scale=0.0, layers=0)
     plain = take(decoder)
     close(take(decoder, edits=nothing).copies["value"], plain.copies["value"], "residual")
-    pushed = take(decoder, edits=[lp.Scale(factor=3.0, layers=1)])
+    pushed = take(decoder, edits=[lp.Scale(factor=3.0, layers=0)])
     assert not np.allclose(pushed.copies["value"], plain.copies["value"])
     assert pushed.provenance["edits"][0].startswith("Scale(")
 

@@ -171,8 +171,7 @@ class _Search:
     def _similarity(self) -> np.ndarray:
         """Cosine between what attention adds to the word alone and to each token alone."""
         rows = [Encoded((self.word,)), *(Encoded((int(t),)) for t in self.vocabulary)]
-        alone = torch.stack([z[0] for z in self.reader.each(rows)]).flatten(1)
-        written = alone @ self.reader.matrix.flatten(0, 1)
+        written = self.reader.whole(torch.stack([z[0] for z in self.reader.each(rows)]))
         cosine = torch.nn.functional.cosine_similarity(written[1:], written[:1], dim=-1)
         return cosine.double().cpu().numpy()
 

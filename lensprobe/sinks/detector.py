@@ -50,8 +50,8 @@ def first_token_detector(
 
     A token that stands alone attends to itself and to nothing else. Each token of the texts behind the
     first is therefore read twice: where it stands, and alone. The mean difference of what the layer's
-    attention adds (alone minus in its place) is the direction; identity of the token and biases cancel
-    in it, and it is exactly the sum of the heads' differences. It is found on every other document and
+    attention adds (alone minus in its place) is the direction. It is exactly the sum of the heads'
+    differences: a bias cancels, but for one in front of a norm. It is found on every other document and
     judged on the rest.
 
     The false positive of Yona et al. (2503.08908): `n` tokens of the texts are repeated, and what the
@@ -137,20 +137,28 @@ class HeadReader:
         self.adapter = adapter
         self.layer = layer
         self.batch_tokens = batch_tokens
-        projection = weights_of(adapter).attention(layer)
-        matrix = projection.matrix.detach().float()
-        self.norm = projection.norm
+        self.projection = weights_of(adapter).attention(layer)
+        self.norm = self.projection.norm
+        matrix = self._through(self.projection.matrix)
+        bias = matrix.new_zeros(adapter.d_head, adapter.d_model)
+        if self.projection.bias is not None:
+            bias[0] = self._through(self.projection.bias)
+        # One head more, whose first input is always 1: a bias in front of a norm differs by token too.
+        self.matrix = torch.cat([matrix, bias]).unflatten(0, (-1, adapter.d_head))
+        self.offset = matrix.new_zeros(adapter.d_model)
+        if self.norm is not None and self.norm.bias is not None:
+            self.offset = self.norm.bias.detach().float() * self.projection.multiplier
+
+    def _through(self, part: Tensor) -> Tensor:
+        """Rows as they reach the stream, but for the scale of the norm behind them."""
+        part = part.detach().float()
         if self.norm is not None:
-            # Linear at the scale of one pass: gain and centring of the norm behind the heads.
-            matrix = matrix - matrix.mean(1, keepdim=True) if self.norm.centred else matrix
-            matrix = matrix * self.norm.gain.to(matrix)
-        self.matrix = (matrix * projection.multiplier).reshape(
-            adapter.n_heads, adapter.d_head, adapter.d_model
-        )
-        self.projection = projection
+            part = part - part.mean(-1, keepdim=True) if self.norm.centred else part
+            part = part * self.norm.gain.to(part)
+        return part * self.projection.multiplier
 
     def each(self, rows: Sequence[Encoded]) -> list[Float[Tensor, "pos head d_head"]]:
-        """What the heads of every token hand to `W_O`, times the scale of the norm behind it."""
+        """What the heads of every token hand to `W_O` (and 1 to the bias), at the scale of a norm."""
         found: dict[int, Tensor] = {}
         point = self.adapter.hook_name("attn.z", self.layer)
         seen: list[Tensor] = []
@@ -164,16 +172,24 @@ class HeadReader:
         return [found[index] for index in range(len(rows))]
 
     def _scaled(self, z: Tensor) -> Tensor:
-        scale = 1.0
-        if self.norm is not None:
-            scale = self.norm.scale(self.projection.before(z))[:, None].float()
-        return (z.float() * scale).unflatten(-1, (self.adapter.n_heads, -1))
+        """With one head more, for the bias."""
+        heads = z.float().unflatten(-1, (self.adapter.n_heads, -1))
+        one = torch.zeros_like(heads[:, :1])
+        one[..., 0] = 1.0
+        heads = torch.cat([heads, one], 1)
+        if self.norm is None:
+            return heads
+        return heads * self.norm.scale(self.projection.before(z)).float()[:, None, None]
 
     def written(
         self, z: Float[Tensor, "*batch head d_head"]
     ) -> Float[Tensor, "*batch head d_model"]:
-        """What each head adds to the stream; they sum to what attention adds, but for biases."""
+        """What each head adds to the stream, and at the end the bias."""
         return torch.einsum("...hd,hdm->...hm", z, self.matrix)
+
+    def whole(self, z: Float[Tensor, "*batch head d_head"]) -> Float[Tensor, "*batch d_model"]:
+        """What the layer's attention adds to the stream."""
+        return torch.einsum("...hd,hdm->...m", z, self.matrix) + self.offset
 
     def along(self, z: Float[Tensor, "*batch head d_head"], direction: Tensor) -> np.ndarray:
         """The component of that along a direction, `[*batch head]`."""
@@ -223,7 +239,8 @@ class _Contrast:
         placed, alone = (
             self._along(part).sum(1) for part in (self.judged.placed, self.judged.alone)
         )
-        return float(placed.mean()), float(alone.mean())
+        constant = float(self.reader.offset @ self.direction)
+        return float(placed.mean()) + constant, float(alone.mean()) + constant
 
     def _along(self, z: Tensor) -> np.ndarray:
         return self.reader.along(z, self.direction)
@@ -241,7 +258,7 @@ class _Contrast:
                 "share": float(shares[head]),
                 "separation": separation(alone[:, head], placed[:, head]),
             }
-            for head in range(len(own))
+            for head in range(self.reader.adapter.n_heads)
         ]
         whole = separation(alone.sum(1), placed.sum(1))
         total = {"head": -1, "value": self.length, "share": 1.0, "separation": whole}
@@ -250,13 +267,14 @@ class _Contrast:
     def tokens(self) -> pd.DataFrame:
         """Every judged token: 0 is the mean of tokens in their places, 1 that of tokens alone."""
         low, high = self.levels()
+        constant = float(self.reader.offset @ self.direction)
         rows = []
         for row, document, heads in zip(
             self.read.rows, self.read.documents, self.placed, strict=True
         ):
             if document in self.finding:
                 continue
-            values = (self._along(heads).sum(1) - low) / ((high - low) or 1.0)
+            values = (self._along(heads).sum(1) + constant - low) / ((high - low) or 1.0)
             names = word_names(self.reader.adapter, row.ids)
             rows += [
                 {"document": document, "position": place, "token": name, "value": float(value)}
@@ -291,13 +309,13 @@ def _distances(reader: HeadReader, words: Sequence[int], counts: Sequence[int]) 
         sizes = _norms(reader.written(z[-1] - alone[word]))
         own = _norms(reader.written(alone[word]))
         facts = {"token": names[word], "id": word, "bos": bool(front), "count": count}
-        for place, (size, one) in enumerate(zip(sizes, own, strict=True)):
-            head = place if place < adapter.n_heads else -1
+        heads = [*range(adapter.n_heads), -1]
+        for head, size, one in zip(heads, sizes, own, strict=True):
             ratio = size / one if one else np.nan
             found.append({**facts, "head": head, "value": size, "ratio": ratio})
     return pd.DataFrame(found)
 
 
 def _norms(written: Tensor) -> list[float]:
-    """Of each head, and of all of them together."""
-    return [*written.norm(dim=-1).tolist(), float(written.sum(0).norm())]
+    """Of each head, and of all of them with the bias."""
+    return [*written[:-1].norm(dim=-1).tolist(), float(written.sum(0).norm())]
