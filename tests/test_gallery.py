@@ -6,6 +6,8 @@ import csv
 import io
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 from synthetic import massive_scan, sink_scan
 from test_browser import CHROMIUM, FLAGS, LOCAL, Opened, until
@@ -207,3 +209,23 @@ def downloaded(page, selector) -> list[list[str]]:
         page.click(selector)
     text = waiting.value.path().read_text(encoding="utf-8-sig")
     return list(csv.reader(io.StringIO(text)))
+
+
+def test_every_table_is_written_as_parquet_and_read_back_the_same(tiny_gpt2, tmp_path):
+    ones = SteeringVector(np.ones(tiny_gpt2.cfg.d_model), 0)
+    results = [
+        lp.forward(tiny_gpt2, SHORT),
+        lp.generate(tiny_gpt2, SHORT, max_new_tokens=2, logprobs=True),
+        lp.interpolation.generate(tiny_gpt2, SHORT, layer=1, weight=0.5, max_new_tokens=2),
+        lp.massive.anatomy(tiny_gpt2, SHORT, dim=1),
+        lp.massive.tokens(tiny_gpt2, SHORT, dim=1, n=3, progress=False),
+        lp.sinks.evict(tiny_gpt2, SHORT, keep=[0, 1], window=3),
+        lp.steering.sweep(tiny_gpt2, SHORT, vector=ones, layers=0),
+        lp.report(tiny_gpt2, SHORT, progress=False),
+        lp.over({"a": tiny_gpt2, "gone": tmp_path / "gone"}, lp.score, SHORT),
+    ]
+    for result in results:
+        for name in result.tables:
+            frame = result.to_frame(name)
+            frame.to_parquet(tmp_path / "a.parquet")
+            pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a.parquet"), frame)
