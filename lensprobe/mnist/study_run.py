@@ -2,13 +2,14 @@
 
 Layers below an edit run once for all pairs and coefficients, which ride on the batch. Where the next
 layer is linear, `W (h + s v) + b = (W h + b) + s (W v)`: what it makes of an addition is itself an
-addition, so it runs once too and the branch begins behind it.
+addition, so it runs once too and the branch begins behind it. Such a branch is that of the next layer,
+number for number but for rounding, and is then not run again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,9 +39,10 @@ HOOKED = "hooks of the user's own are attached: each addition was a whole pass o
 class _Branch:
     """Where the runs of one layer's additions begin, and what is added there."""
 
-    layer: int
     start: int
     steps: Float[Tensor, "variants width"]
+    same: int | None = None
+    """Which earlier branch begins at the same place with the same steps, so that it is this one."""
 
 
 class Run:
@@ -82,7 +84,7 @@ class Run:
     def all(self, progress: bool | None) -> bool:
         """Read the test images; False where Ctrl-C ended it, with whole groups of images summed."""
         labels = torch.from_numpy(self.data.test_labels).to(self.adapter.device)
-        branches = [] if self.plainly else [self._branch(layer) for layer in sorted(self.vectors)]
+        branches = [] if self.plainly else self._branches()
         with progress_bar("image", progress, total=len(labels)) as bar:
             try:
                 for begin in range(0, len(labels), ROWS):
@@ -107,7 +109,19 @@ class Run:
             assert pushed is not None
             vectors, start = pushed[:-1] - pushed[-1:], start + 1
         steps = vectors[:, None] * self.scales[:, None]
-        return _Branch(layer, start, steps.flatten(0, 1))
+        return _Branch(start, steps.flatten(0, 1))
+
+    def _branches(self) -> list[_Branch]:
+        """The branch of each layer; by linearity some of them are the same, to rounding."""
+        found: list[_Branch] = []
+        for layer in sorted(self.vectors):
+            branch = self._branch(layer)
+            for index, other in enumerate(found):
+                if other.start == branch.start and _equal(other.steps, branch.steps):
+                    branch = replace(branch, same=index)
+                    break
+            found.append(branch)
+        return found
 
     def _group(
         self, images: Tensor, shown: Tensor, branches: Sequence[_Branch]
@@ -125,6 +139,9 @@ class Run:
                 if branch.start > reached:
                     below = self._on(below, reached, branch.start)
                     reached = branch.start
+                if branch.same is not None:
+                    sums[at] = sums[branch.same]
+                    continue
                 for part, logits in self._variants(below, branch):
                     sums[at, part] = _summed(logits, shown)
             plain = self._on(below, reached, self.adapter.n_layers)
@@ -158,17 +175,25 @@ class Run:
                 yield logits
 
 
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether vectors differ by rounding alone."""
+    apart = (one - other).norm(dim=-1)
+    return bool((apart <= 100 * torch.finfo(one.dtype).eps * one.norm(dim=-1)).all())
+
+
 def _summed(
     logits: Float[Tensor, "variants images classes"], shown: Tensor
 ) -> Float[np.ndarray, "variants shown measured"]:
     """Sums over the images of each shown digit."""
     known = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    log_probabilities = known.log_softmax(-1)
-    index = shown.expand(len(known), -1)[..., None]
-    loss = -log_probabilities.gather(-1, index)
-    right = (known.argmax(-1) == shown)[..., None].to(known.dtype)
+    top = known.amax(-1, keepdim=True)
+    # One exponential serves the loss and the probabilities; it is half of what this costs.
+    odds = (known - top).exp_()
+    total = odds.sum(-1, keepdim=True)
+    own = known.gather(-1, shown[None, :, None].expand(len(known), -1, -1))
+    right = (own >= top).to(known.dtype)
     # Numbers of the ten digits alone, whatever else a network has outputs for.
-    parts = [known[..., :CLASSES], log_probabilities[..., :CLASSES].exp(), loss, right]
+    parts = [known[..., :CLASSES], odds.div_(total)[..., :CLASSES], top - own + total.log(), right]
     grouped = one_hot(shown, CLASSES).to(known.dtype).T @ torch.cat(parts, -1)
     return grouped.double().cpu().numpy()
 

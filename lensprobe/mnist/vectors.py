@@ -17,7 +17,7 @@ from .data import DigitsData
 
 __all__ = ["chosen_images", "contrasts", "pictures", "reading"]
 
-ROWS = 1024
+ROWS = 512
 """Images in one pass: activations of 512 numbers then fit in a core's cache."""
 WAYS = ("first", "mean", "mean image")
 

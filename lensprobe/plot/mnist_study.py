@@ -391,8 +391,9 @@ def _square_sentence(frame: pd.DataFrame) -> str:
     low, high = (np.unravel_index(f(off), off.shape) for f in (np.nanargmin, np.nanargmax))
     digits = list(frame.index)
     return (
-        f"Here the pairs lie between {number(float(off[low]))} ({digits[low[0]]} − {digits[low[1]]}) and "
-        f"{number(float(off[high]))} ({digits[high[0]]} − {digits[high[1]]}), against "
+        f"Here the pairs lie between {number(float(off[low]))} ({digits[low[0]]} − "
+        f"{digits[low[1]]}) and {number(float(off[high]))} ({digits[high[0]]} − "
+        f"{digits[high[1]]}), against "
         f"{number(float(np.nanmin(diagonal)))} to {number(float(np.nanmax(diagonal)))} unedited."
     )
 
