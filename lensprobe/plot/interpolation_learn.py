@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from .axes import finite, layer_axis
+from .axes import finite
+from .interpolation_sweep import named_layers
 from .theme import Words, build, colour_bar, style
 from .wording import model_name, plural
 
@@ -27,16 +28,17 @@ def weights(
     look = style(theme, width_mm, title)
     frame = learned.weights
     layers = [int(layer) for layer in frame["layer"]]
+    names = [str(layer) for layer in layers]
     traces: list[Any] = [
         go.Bar(
-            x=layers,
+            x=names,
             y=finite(frame["weight"]),
             name="learned",
             marker={"color": look.theme.lines[0]},
             hovertemplate="<b>layer %{x}</b><br>weight %{y:.3~g}<extra></extra>",
         ),
         go.Scatter(
-            x=layers,
+            x=names,
             y=finite(frame["first"]),
             name="at the start",
             mode="lines",
@@ -49,7 +51,7 @@ def weights(
         look,
         _words(learned),
         height=380,
-        xaxis=layer_axis(layers, "resid_post", half=True),
+        xaxis=named_layers(layers),
         yaxis={"title": {"text": "weight of the next token"}, "zeroline": True},
     )
 
@@ -68,7 +70,7 @@ def path(
     values = wide.to_numpy(dtype=float)
     cells = go.Heatmap(
         x=[int(step) for step in wide.columns],
-        y=layers,
+        y=[str(layer) for layer in layers],
         z=[finite(row) for row in values],
         zmin=min(0.0, float(values.min())),
         colorscale=list(look.theme.sequential),
@@ -81,7 +83,7 @@ def path(
         _words(learned),
         height=max(340, 160 + 14 * len(layers)),
         xaxis={"title": {"text": "step"}},
-        yaxis=layer_axis(layers, "resid_post", half=True),
+        yaxis=named_layers(layers),
     )
 
 

@@ -89,7 +89,7 @@ def texts(
         _words(score, " One point a text, in order of the change."),
         height=380,
         xaxis={"title": {"text": "text, in order of the change"}, "rangemode": "tozero"},
-        yaxis=change_axis(look),
+        yaxis={**change_axis(look), "rangemode": "tozero"},
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from .axes import finite, layer_axis, rows_of
+from .axes import finite, rows_of
 from .steering_parts import band
 from .theme import Look, Words, build, colour_bar, number, style
 from .wording import model_name, plural
@@ -42,7 +43,7 @@ def heat(
     ends = np.stack([wide["low"], wide["high"], wide["loss"]], axis=-1)
     cells = go.Heatmap(
         x=[f"{weight:g}" for weight in weights],
-        y=layers,
+        y=[str(layer) for layer in layers],
         z=[finite(row) for row in wide["change"]],
         customdata=np.nan_to_num(ends).tolist(),
         zmin=-limit,
@@ -63,7 +64,7 @@ def heat(
         _words(sweep),
         height=max(340, 160 + 14 * len(layers)),
         xaxis={"title": {"text": "weight of the next token"}, "type": "category"},
-        yaxis=layer_axis(layers, "resid_post", half=True),
+        yaxis=named_layers(layers),
     )
 
 
@@ -97,6 +98,12 @@ def curves(
         xaxis={"title": {"text": "weight of the next token"}},
         yaxis=change_axis(look),
     )
+
+
+def named_layers(layers: Sequence[int]) -> dict[str, Any]:
+    """An axis of layers as names: those that were left out leave no gaps. Every n-th is named."""
+    named = [str(layer) for layer in layers[:: max(1, len(layers) // 12)]]
+    return {"title": {"text": "layer (resid_post)"}, "type": "category", "tickvals": named}
 
 
 def change_axis(look: Look) -> dict[str, Any]:
