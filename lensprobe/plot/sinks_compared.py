@@ -79,6 +79,8 @@ def conditions(
         {
             **layer_axis(list(frame["layer"]) if len(frame) else [0], "", half=True),
             "showgrid": False,
+            # Narrow panels have room for few labels.
+            **({"dtick": 10} if len(shown) > 2 else {}),
         },
         {
             "title": {"text": "head"},

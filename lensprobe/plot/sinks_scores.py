@@ -39,6 +39,9 @@ def parts(
     wide = frame.assign(lift=frame["value"] - frame["others"]).pivot_table(
         index="query_part", columns="key_part", values="lift", sort=False
     )
+    # What rounding left is no part of the story.
+    seen = [part for part in wide.columns if part != "rest" or abs(wide).loc[part].max() > 1e-3]
+    wide = wide.loc[seen, seen]
     table = wide.to_numpy(float)
     limit = float(np.abs(table).max()) or 1.0
     trace = go.Heatmap(

@@ -17,6 +17,15 @@ __all__ = ["VIEWS", "angles", "norms"]
 
 NAMES = {"value": "value v", "written": "v · W_O", "key": "key k"}
 
+MARKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+TIMES: dict[str, Any] = {
+    "type": "log",
+    "tickmode": "array",
+    "tickvals": list(MARKS),
+    "ticktext": [f"×{mark:g}" for mark in MARKS],
+}
+"""An axis of ratios."""
+
 
 def angles(
     result: SinkValues,
@@ -71,9 +80,7 @@ def angles(
         height=440,
         xaxis={
             "title": {"text": "product of norms at the sink / at other keys (log scale)"},
-            "type": "log",
-            "dtick": "D2",
-            "tickprefix": "×",
+            **TIMES,
         },
         yaxis={"title": {"text": "cosine with the sink's key, less other keys'"}, "zeroline": True},
         shapes=[_line(look, x=1.0), _line(look, y=0.0)],
@@ -143,9 +150,7 @@ def norms(
         xaxis=layer_axis([int(v) for v in result.heads["layer"]], "attn.v, attn.k"),
         yaxis={
             "title": {"text": "norm at the sink / elsewhere (log scale)"},
-            "type": "log",
-            "tickprefix": "×",
-            "dtick": "D2",
+            **TIMES,
         },
         shapes=[_line(look, y=1.0)],
         showlegend=True,
