@@ -4,7 +4,8 @@
 
 Every rival reads the same batches in the same process, in turn, and medians are compared. "plain" is
 the hooked model called on the same windows; the plain way of a long context is one pass whose patterns
-are length x length. Peak memory is measured in a process of its own for each way.
+are length x length. Peak memory is measured in a process of its own for each way. The patching map is
+one of every few layers, against a loop of `run_with_hooks` that reads the same attention.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,6 +117,62 @@ def chunked_memory(name: str, length: int) -> list[Row]:
     return [("chunked / plain peak above the weights", found[0] / found[1], 0.25)]
 
 
+def patching_map(model: Any, length: int, layers: list[int]) -> list[Row]:
+    """Layer x position map of the residual stream, against one `run_with_hooks` a cell, once each."""
+    adapter = adapter_for(model)
+    clean = long_text(model, length)
+    corrupt = [clean[0], *[clean[length // 2]] * (length - 1)]
+    _, cache = model.run_with_cache(torch.tensor([clean]), names_filter=_residuals(layers))
+
+    def loop() -> None:
+        ids = torch.tensor([corrupt])
+        for layer in layers:
+            held = cache[adapter.hook_name("resid_pre", layer)]
+            for place in range(length):
+                taken = held[:, place]
+
+                def write(
+                    value: torch.Tensor,
+                    hook: Any,
+                    place: int = place,
+                    taken: torch.Tensor = taken,
+                ) -> torch.Tensor:
+                    out = value.clone()
+                    out[:, place] = taken
+                    return out
+
+                seen: list[torch.Tensor] = []
+
+                def paid(pattern: torch.Tensor, hook: Any, seen: list = seen) -> None:
+                    seen.append(pattern[..., 0].mean(-1))
+
+                hooks: list[Any] = [(f"blocks.{layer}.hook_resid_pre", write)]
+                names = (f"blocks.{n}.attn.hook_pattern" for n in range(adapter.n_layers))
+                hooks += [(name, paid) for name in names]
+                model.run_with_hooks(ids, fwd_hooks=hooks)
+
+    with torch.no_grad():
+        times = interleaved(
+            {
+                "map": lambda: lp.sinks.patch(model, clean, corrupt, layers=layers, progress=False),
+                "loop": loop,
+            },
+            1,
+        )
+    return [
+        (
+            f"patching map of {length} tokens / loop of hooked runs",
+            times["map"] / times["loop"],
+            0.2,
+        )
+    ]
+
+
+def _residuals(layers: list[int]) -> Callable[[str], bool]:
+    wanted = {f"blocks.{layer}.hook_resid_pre" for layer in layers}
+    return lambda name: name in wanted
+
+
 def main() -> None:
     """Measure and print; `--write` also refreshes the section in RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,6 +181,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="most texts of the full scan")
     parser.add_argument("--long", type=int, default=LONG)
     parser.add_argument("--peak", type=int, help="print one peak in bytes; 0 chooses the chunk")
+    parser.add_argument("--map", type=int, default=64, help="tokens of the patching map")
+    parser.add_argument("--every", type=int, default=6, help="every which layer the map has")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     if given.peak is not None:
@@ -131,6 +191,9 @@ def main() -> None:
     model = lp.load(given.model)
     rows = full_scan(model, given.repeats, given.limit)
     rows += chunked_time(model, given.repeats, given.long)
+    # From the middle of each stretch, so that the layers' mean depth is the model's.
+    depths = range(given.every // 2, adapter_for(model).n_layers, given.every)
+    rows += patching_map(model, given.map, list(depths))
     del model
     rows += chunked_memory(given.model, given.long)
     record(
