@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from lensprobe.interpolation import learn, score, surprise, sweep
+from lensprobe.interpolation import InterpolationSweep, Surprise, learn, score, surprise, sweep
 
 RESULTS = {
     "score": lambda model, texts: score(model, texts, layer=1, weight=0.5),
@@ -34,6 +36,7 @@ def test_every_view_draws_and_says_what_it_found(tiny_gpt2, texts, name):
 
 def test_the_map_shows_the_changes_around_zero(tiny_gpt2, texts):
     found = sweep(tiny_gpt2, texts, layers=[0, 2], weights=[0.2, 0.6])
+    assert isinstance(found, InterpolationSweep)
     (cells,) = found.plot().data
     wide = found.effects.pivot(index="layer", columns="weight", values="change").to_numpy()
     assert [list(row) for row in cells.z] == wide.tolist()
@@ -43,8 +46,12 @@ def test_the_map_shows_the_changes_around_zero(tiny_gpt2, texts):
 
 def test_the_figure_says_whether_the_hypothesis_holds(tiny_gpt2, texts):
     found = surprise(tiny_gpt2, texts, layer=1, weight=0.5, lags=2)
-    assert not found.supported
-    assert "not borne out here" in found.plot().layout.meta["finding"]
+    assert isinstance(found, Surprise)
+    for high, words in ((-0.1, "as the hypothesis says"), (0.1, "not borne out here")):
+        sure = found.contrasts.assign(high=high)
+        one = replace(found, deciles=found.deciles.assign(high=high), contrasts=sure)
+        assert one.supported == (high < 0)
+        assert words in one.plot().layout.meta["finding"]
     assert [trace.name for trace in found.plot().data if trace.showlegend] == [
         "the token before",
         "two before",
