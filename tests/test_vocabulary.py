@@ -58,7 +58,7 @@ OPTIONS = {
     "optimizer", "runs", "steps", "learning_rate", "weight_decay", "warmup", "interventions",
     "watch", "every", "account", "held_out", "seeds", "batch_size", "checkpoints", "save_every",
     # repeated tokens: how often, and which activations are patched
-    "lengths", "sites",
+    "lengths", "sites", "kinds",
     # the same analysis again and again
     "analysis", "table",
     # images of digits
