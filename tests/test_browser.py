@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import CHROMIUM, FLAGS, LOCAL, Opened, until
 from synthetic import massive_scan, sink_scan
 
 from lensprobe.reporting.report import joined
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
 
-CHROMIUM = (
-    os.environ.get("LENSPROBE_CHROMIUM")
-    or shutil.which("chromium")
-    or shutil.which("chromium-browser")
-)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
-]  # fmt: skip
-LOCAL = ("file:", "data:", "blob:", "about:")
-
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the browser test needs chromium")
-
-
-@dataclass
-class Opened:
-    """A page with everything it complained about or asked for."""
-
-    page: Any
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +59,6 @@ def opened(browser, folder):
     yield visit
     for context in contexts:
         context.close()
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition by asking: the page's own policy forbids playwright's evaluated one."""
-    for _ in range(200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {condition}")
 
 
 def background(page: Any) -> str:

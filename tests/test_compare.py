@@ -321,3 +321,14 @@ def test_an_interrupt_keeps_the_models_that_were_finished(tiny_gpt2, stop):
         lp.over({"a": tiny_gpt2, "b": tiny_gpt2}, analysis, TEXTS)
     assert caught.value.partial.models["model"].tolist() == ["a"]
     assert caught.value.partial.provenance["complete"] is False
+
+
+def test_a_model_keeps_its_colour_and_numbers_have_units():
+    found = lp.compare({"a": score([1.0, 2.0]), "b": score([2.0, 2.0])})
+    (change,) = found.plot.changes().data
+    assert (
+        change.marker.color
+        == found.plot().data[1].marker.color
+        != found.plot().data[0].marker.color
+    )
+    assert found.plot().layout.yaxis.title.text == "loss (nats a token)"

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import CHROMIUM, FLAGS, LOCAL, Opened, until
 from synthetic import massive_scan, sink_scan
-from test_browser import CHROMIUM, FLAGS, LOCAL, Opened, until
 from test_report import Elements
 
 import lensprobe as lp

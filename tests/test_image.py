@@ -7,8 +7,8 @@ import struct
 import sys
 
 import pytest
+from browsing import CHROMIUM
 from synthetic import massive_scan, sink_scan
-from test_browser import CHROMIUM
 
 from lensprobe.errors import ArgumentError, OutputError
 from lensprobe.plot import image

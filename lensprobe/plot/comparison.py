@@ -25,6 +25,7 @@ __all__ = ["VIEWS", "changes", "values"]
 
 DEPTH = "relative depth (0: first block, 1: last)"
 NAMES = {
+    "": {"kl": "KL from plain", "log_odds": "log-odds"},
     "massive.scan": {
         "value": "largest magnitude",
         "mean": "mean magnitude",
@@ -34,6 +35,7 @@ NAMES = {
     "sinks.scan": {"value": "attention"},
 }
 """What measures are called that only their table explains."""
+UNITS = {"loss": "nats a token", "kl": "nats", "entropy": "nats", "log_odds": "nats"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
@@ -68,7 +70,7 @@ def values(
         ),
         finding=_values_sentence(comparison, shown),
     )
-    return _figure(shown, ends, look, words, name, logarithmic=True)
+    return _figure(shown, ends, look, words, _with_unit(name, shown), logarithmic=True)
 
 
 def changes(
@@ -108,7 +110,8 @@ def changes(
     )
     cut = replace(shown, frame=rows)
     ends = ("change", "change_low", "change_high")
-    return _figure(cut, ends, look, words, f"change in {name}", logarithmic=False)
+    axis = _with_unit(f"change in {name}", shown)
+    return _figure(cut, ends, look, words, axis, logarithmic=False)
 
 
 def _figure(
@@ -122,17 +125,16 @@ def _figure(
 ) -> go.Figure:
     """Lines over an axis of numbers, dots over names."""
     column, options = shown.panels
-    models = list(dict.fromkeys(shown.frame["model"]))
     wide = logarithmic and _spans(shown.frame["value"])
     y = (
-        log_axis(positive(shown.frame["value"]), f"{name} (log scale)")
+        log_axis(positive(shown.frame["value"]), f"{name}, log scale")
         if wide
         else _axis(name, look)
     )
     traces = []
     for panel, option in enumerate(options):
         part = chosen(shown.frame, shown.frame[column] == option) if column else shown.frame
-        for index, label in enumerate(models):
+        for index, label in enumerate(shown.models):
             rows = chosen(part, part["model"] == label)
             if len(rows):
                 line = _line(rows, shown.across, ends, index, look, log=wide)
@@ -210,8 +212,13 @@ def _line(
 
 
 def _words(shown: Slice) -> str:
-    known = NAMES.get(shown.analysis, {})
+    known = NAMES[""] | NAMES.get(shown.analysis, {})
     return known.get(shown.measure, shown.measure.replace("_", " "))
+
+
+def _with_unit(name: str, shown: Slice) -> str:
+    unit = UNITS.get(shown.measure)
+    return f"{name} ({unit})" if unit else name
 
 
 def _subtitle(comparison: Comparison, shown: Slice) -> str:

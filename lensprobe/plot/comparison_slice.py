@@ -37,6 +37,7 @@ class Slice:
         panels: the column that has a panel for each value, and those values.
         fixed: what was held fixed, in words.
         analysis: the kind of the compared results.
+        models: all of them, in order, whether they have such rows or not.
     """
 
     frame: pd.DataFrame
@@ -45,6 +46,7 @@ class Slice:
     panels: tuple[str, tuple[Any, ...]]
     fixed: str
     analysis: str
+    models: tuple[str, ...]
 
 
 def chosen(frame: pd.DataFrame, mask: Any) -> pd.DataFrame:
@@ -81,7 +83,15 @@ def slice_of(comparison: Comparison, measure: str | None, where: Mapping[str, An
             pick = _pick(key, options, text)
             frame = chosen(frame, frame[key] == pick)
             told.append(_told(key, pick))
-    return Slice(frame, name, across or "model", panels, ", ".join(told), comparison.analysis)
+    return Slice(
+        frame,
+        name,
+        across or "model",
+        panels,
+        ", ".join(told),
+        comparison.analysis,
+        tuple(labels(comparison)),
+    )
 
 
 def _of_measure(frame: pd.DataFrame, measure: str | None, main: str | None) -> pd.DataFrame:
