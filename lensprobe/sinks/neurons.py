@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..models.weights import Projection, Weights, weights_of
 from ..running.batching import buckets
-from ..running.session import Hook, hooked
+from ..running.session import hooked
 from ..running.silencing import other_neurons, silence_neurons
 from ..settings import current
 from ..tokens import Bos, Encoded, TokenBatch
@@ -133,7 +133,6 @@ class _Run:
     onset: Onset
     epsilon: float
     batch_tokens: int | None
-    hooks: Mapping[str, Hook] = field(default_factory=dict)
 
     def measured(self, trial: _Trial) -> HeadStatistics:
         """One run with a trial's neurons silent."""
