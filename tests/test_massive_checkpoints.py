@@ -122,6 +122,17 @@ def test_revisions_are_handed_to_load(monkeypatch, tiny_gpt2, tmp_path):
     assert series.checkpoints["step"].isna().tolist() == [False, True, True]
 
 
+def test_an_interrupt_inside_an_analysis_is_no_checkpoints_error(kept):
+    folder, *_ = kept
+
+    def analysis(model, texts):
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted, match="after 0 of 3 checkpoints") as caught:
+        over_checkpoints(folder, TEXTS, analysis=analysis)
+    assert caught.value.partial.provenance["complete"] is False
+
+
 def test_one_model_at_a_time(kept):
     folder, *_ = kept
     alive = []
