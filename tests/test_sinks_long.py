@@ -19,6 +19,7 @@ from lensprobe.sinks.corpora import made_up
 from lensprobe.sinks.long import pattern_bytes
 from lensprobe.sinks.outliers import Outliers
 from lensprobe.sinks.reading import LEAST_QUERIES
+from lensprobe.texts import default_texts
 
 RNG = np.random.default_rng(0)
 RAGGED = [RNG.integers(1, 300, size).tolist() for size in (50, 33, 1, 21, 50, 49)]

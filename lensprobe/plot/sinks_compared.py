@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..errors import ArgumentError
 from .axes import finite, grid, layer_axis
 from .facets import facets, on
 from .lines import empty
@@ -24,6 +25,16 @@ MOST = 4
 """Panels side by side at most."""
 
 
+def _asked(known: bool, what: str) -> None:
+    """Pages pass over a view of something that the scan was not asked to measure.
+
+    Raises:
+        ArgumentError: it was not.
+    """
+    if not known:
+        raise ArgumentError(f"this scan has no {what}.")
+
+
 def _named(frame: Any, column: str) -> list[str]:
     return [] if frame.empty else [str(name) for name in frame[column].unique()]
 
@@ -39,6 +50,7 @@ def conditions(
     look = style(theme, width_mm, title)
     frame: Any = scan.conditions
     names = _named(frame, "condition")
+    _asked(len(names) > 1, "second corpus or condition to compare; name several, or conditions=")
     shown = names[:MOST]
     traces: list[Any] = []
     for panel, name in enumerate(shown):
@@ -72,12 +84,12 @@ def conditions(
         ),
         finding=_switching_sentence(scan, names),
     )
-    heads = frame["head"].nunique() if len(frame) else 1
+    heads = frame["head"].nunique()
     layout = facets(
-        shown or [""],
+        shown,
         look,
         {
-            **layer_axis(list(frame["layer"]) if len(frame) else [0], "", half=True),
+            **layer_axis(list(frame["layer"]), "", half=True),
             "showgrid": False,
             # Narrow panels have room for few labels.
             **({"dtick": 10} if len(shown) > 2 else {}),
@@ -89,14 +101,10 @@ def conditions(
             "showgrid": False,
         },
     )
-    if not traces:
-        layout["annotations"] = [empty("no conditions were read", look)]
     return build(traces, look, words, height=220 + int(np.clip(18 * heads, 120, 480)), **layout)
 
 
 def _switching_sentence(scan: SinkScan, names: list[str]) -> str:
-    if len(names) < 2:
-        return "Here one corpus was read; name several, or pass conditions=, to compare."
     found = scan.switching()
     means: Any = scan.conditions.groupby("condition", sort=False)["sink_rate"].mean()
     rates = ", ".join(f"{visible(name)} {means[name]:.0%}" for name in names)
@@ -121,6 +129,7 @@ def rates(
     """The first token's sink rate layer by layer, at each threshold and in each condition."""
     look = style(theme, width_mm, title)
     frame: Any = scan.rates
+    _asked("epsilon" in frame, "sink rates at several thresholds")
     frame = frame[frame["key"] == 0] if len(frame) else frame
     names = _named(frame, "condition")
     traces: list[Any] = []
@@ -190,7 +199,8 @@ def mass(
     """Attention to all massive positions against attention to the first token, layer by layer."""
     look = style(theme, width_mm, title)
     frame: Any = scan.profile
-    known = "mass" in frame and frame["mass"].notna().any()
+    _asked("mass" in frame, "attention to massive positions")
+    known = frame["mass"].notna().any()
     heads: Any = scan.heads
     first = heads[heads["key"] == 0].groupby("layer")["value"].mean()
     lines = [("first token", first)]
@@ -250,6 +260,7 @@ def secondary(
     """Sinks on later positions: which share of heads and sequences has one there, layer by layer."""
     look = style(theme, width_mm, title)
     frame: Any = scan.secondary
+    _asked("position" in frame, "sinks on later positions")
     traces: list[Any] = []
     if len(frame):
         by_place = frame.groupby(["layer", "position"])["share"].sum().unstack(fill_value=0.0)
