@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..errors import ArgumentError
 from ..plot import KINDS, views
-from ..plot.mnist_study import study_sentence
+from ..plot.mnist_square import study_sentence
 from ..plot.theme import number
 from ..plot.tokens import visible
 from ..plot.wording import by_key, finding_name, finding_sentence, sink_sentence
