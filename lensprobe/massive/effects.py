@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..edits import Edit
@@ -83,7 +82,7 @@ class Meter:
         self.notes: list[str] = []
         try:
             weights = weights_of(adapter)
-            self.outputs = [_triangular(weights.attention(n).matrix, adapter) for n in layers]
+            self.outputs = [weights.output_norms(n) for n in layers]
         except ModelError:
             self.outputs = None
             self.notes.append(UNREAD)
@@ -91,13 +90,6 @@ class Meter:
     def watch(self, batch: TokenBatch, times: int) -> _Watch:
         """The hooks of one pass over a batch whose rows are there `times` times each."""
         return _Watch(self, batch, times)
-
-
-@torch.no_grad()
-def _triangular(matrix: Tensor, adapter: Adapter) -> Float[Tensor, "head width d_head"]:
-    """R of each head's `W_O`: `R v` has the norm of `v · W_O`, at `d_head` numbers a token."""
-    by_head = matrix.detach().float().reshape(adapter.n_heads, adapter.d_head, -1)
-    return torch.linalg.qr(by_head.transpose(1, 2), mode="r").R
 
 
 class _Watch:

@@ -18,7 +18,7 @@ from .weights import weights_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Check", "check"]
+__all__ = ["Check", "check", "sliding_layers", "text_config"]
 
 _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.forward": ("resid_post",),
@@ -137,7 +137,7 @@ def check(model: Any) -> Check:
     """
     adapter = adapter_for(model)
     adapter.require_text("lp.check")
-    config = _config(model)
+    config = text_config(model)
     return Check(
         facts=_facts(adapter, config),
         analyses={name: _obstacle(adapter, config, name) for name in _NEEDS},
@@ -145,7 +145,7 @@ def check(model: Any) -> Check:
     )
 
 
-def _config(model: Any) -> Any:
+def text_config(model: Any) -> Any:
     """The configuration that says most: transformers' own on a bridge, TransformerLens's else."""
     wrapped = getattr(model, "original_model", None)
     if wrapped is None:
@@ -225,7 +225,7 @@ def _attention(adapter: Adapter, config: Any) -> str:
     words = ["causal"]
     if adapter.encoder_decoder:
         words = ["both ways in the encoder", "causal in the decoder, and on what the encoder read"]
-    layers, width = _sliding(adapter, config)
+    layers, width = sliding_layers(adapter, config)
     if width is not None:
         where = "every layer" if layers == adapter.n_layers else f"{layers} of its layers"
         words.append(f"sliding over {width:,} tokens in {where}")
@@ -237,7 +237,7 @@ def _attention(adapter: Adapter, config: Any) -> str:
     return ", ".join(words)
 
 
-def _sliding(adapter: Adapter, config: Any) -> tuple[int, int | None]:
+def sliding_layers(adapter: Adapter, config: Any) -> tuple[int, int | None]:
     """How many layers attend within a window, and how wide it is; None without one."""
     if adapter.line == "hooked":
         kinds = getattr(config, "attn_types", None) or ["local"] * adapter.n_layers
@@ -292,7 +292,7 @@ def _notes(adapter: Adapter, config: Any) -> list[str]:
         notes.append("no tokenizer: every analysis takes token ids only.")
     if adapter.user_hooks():
         notes.append("your hooks stay attached and active; every number is measured under them.")
-    _, width = _sliding(adapter, config)
+    _, width = sliding_layers(adapter, config)
     if width is not None:
         notes.append(
             f"in sliding layers position 0 is out of sight after {width:,} tokens, "

@@ -17,7 +17,7 @@ from torch import Tensor
 from .adapter import Adapter
 from .bridge import BridgeAdapter, BridgeCache
 from .cache import Cache
-from .checking import _config, _sliding
+from .checking import sliding_layers, text_config
 from .hooked import HookedCache
 from .hooks import add_hook
 
@@ -105,7 +105,7 @@ def unfit(adapter: Adapter, length: int) -> str:
     """Why two streams of this many tokens cannot be read side by side; empty where they can."""
     if adapter.n_layers < 2:
         return "the model has one block"
-    window = _sliding(adapter, _config(adapter.model))[1]
+    window = sliding_layers(adapter, text_config(adapter.model))[1]
     if window is not None and length > window:
         return f"attention slides over {window:,} tokens"
     if getattr(adapter.model.cfg, "use_dynamic_ntk_rope", False) or _rescales(adapter):
@@ -116,7 +116,7 @@ def unfit(adapter: Adapter, length: int) -> str:
 
 
 def _rescales(adapter: Adapter) -> bool:
-    config = _config(adapter.model)
+    config = text_config(adapter.model)
     scaling = getattr(config, "rope_scaling", None) or getattr(config, "rope_parameters", None)
     kind = scaling.get("rope_type", "") if isinstance(scaling, dict) else ""
     return kind in ("dynamic", "longrope")

@@ -137,6 +137,17 @@ class Weights:
         bias = self._tensor("attn", "b_O", layer)
         return self._projection(matrix.flatten(0, 1), bias, layer, "ln1_post")
 
+    @torch.no_grad()
+    def output_norms(self, layer: int) -> Float[Tensor, "head width d_head"]:
+        """R of each head's `W_O`: `R v` has the norm of `v · W_O`, at `d_head` numbers a token.
+
+        Raises:
+            ModelError: the layer has no attention of that form.
+        """
+        by_head = self.attention(layer).matrix.detach().float()
+        by_head = by_head.reshape(self.adapter.n_heads, self.adapter.d_head, -1)
+        return torch.linalg.qr(by_head.transpose(1, 2), mode="r").R
+
     def reads(
         self, layer: int, part: Literal["Q", "K"], head: int
     ) -> tuple[Float[Tensor, "d_model d_head"], Float[Tensor, " d_head"] | None]:

@@ -140,13 +140,7 @@ class _Reading:
         ]
         self.values = [adapter.hook_name("attn.v", layer) for layer in layers]
         weights = weights_of(adapter)
-        self.outputs = [self._triangular(weights.attention(n).matrix) for n in layers]
-
-    @torch.no_grad()
-    def _triangular(self, matrix: Tensor) -> Tensor:
-        """R of each head's `W_O`: `R v` has the norm of `v · W_O`, at `d_head` numbers a token."""
-        by_head = matrix.detach().float().reshape(self.heads, self.width, -1)
-        return torch.linalg.qr(by_head.transpose(1, 2), mode="r").R
+        self.outputs = [weights.output_norms(n) for n in layers]
 
     def open(self, batch: Batch) -> tuple[Hooks, Callable[[], Bundle]]:
         """See `scanning.Reading`."""
