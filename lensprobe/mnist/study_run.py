@@ -194,9 +194,7 @@ def _summed(
     right = (own >= top).to(known.dtype)
     # Numbers of the ten digits alone, whatever else a network has outputs for.
     parts = [known[..., :CLASSES], odds.div_(total)[..., :CLASSES], top - own + total.log(), right]
-    members = one_hot(shown, CLASSES).to(known.dtype).T
-    # Joined when it is small: putting the images' own numbers side by side would cost a copy of all.
-    grouped = torch.cat([members @ part for part in parts], -1)
+    grouped = one_hot(shown, CLASSES).to(known.dtype).T @ torch.cat(parts, -1)
     return grouped.double().cpu().numpy()
 
 
