@@ -184,7 +184,7 @@ def sweeps(model, vector, asked, texts) -> list[tuple[str, float, float | None]]
         ratio = times[f"sweep of {name}"] / times[f"loop over {name}"]
         # Of plain texts every logit is wanted: a cell is half the blocks and the whole unembedding,
         # 0.6 of a pass's multiplications, whatever is shared; and the loop here measures nothing.
-        rows.append((f"30 x 9 sweep / loop, {name}", ratio, 1 / 3 if logits == "last" else None))
+        rows.append((f"30 x 9 sweep / loop, {name}", ratio, 1 / 3))
     return rows
 
 
