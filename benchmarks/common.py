@@ -44,7 +44,7 @@ def record(
     lines += ["|---|---|---|"]
     for label, value, limit in rows:
         wanted = "" if limit is None else f"at most {limit:g}"
-        lines.append(f"| {label} | {value:.3f} | {wanted} |")
+        lines.append(f"| {label} | {_shown(value)} | {wanted} |")
     section = "\n".join(lines) + "\n"
     print("\n" + section)
     if write:
@@ -52,6 +52,11 @@ def record(
         pattern = re.compile(rf"^## {re.escape(name)}\n.*?(?=^## |\Z)", re.M | re.S)
         body = pattern.sub("", old).rstrip() + "\n\n" + section
         RESULTS.write_text(body)
+
+
+def _shown(value: float) -> str:
+    """Three places, or three digits where three places would hide the number."""
+    return f"{value:.3f}" if abs(value) >= 0.01 or not value else f"{value:.2e}"
 
 
 def _machine() -> str:
