@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 import threading
 import time
@@ -16,7 +18,7 @@ from typing_extensions import Self
 
 from .results import Result
 
-__all__ = ["PeakMemory", "Plan", "free_memory", "measured"]
+__all__ = ["PeakMemory", "Plan", "free_memory", "measured", "release_freed"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -99,6 +101,13 @@ class PeakMemory:
         self._over.set()
         self._thread.join()
         self.bytes = max(self.bytes, resident())
+
+
+def release_freed() -> None:
+    """Hand memory that was freed back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def free_memory(device: torch.device) -> int | None:

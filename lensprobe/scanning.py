@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .corpus import Batch, Corpus, Tally, Window
+from .costs import release_freed
 from .errors import ArgumentError, Interrupted
 from .interrupts import uninterrupted
 from .models.adapter import Adapter
@@ -198,10 +199,15 @@ def forward(
     stop = None if adapter.user_hooks() else reading.last + 1
     hooks, collect = reading.open(batch)
     cache = adapter.new_cache(len(tokens.ids)) if len(ranges) > 1 else None
+    if cache is not None:
+        cache.expect(tokens.ids.shape[1])
     with hooked(adapter, hooks):
         for begin, end in ranges:
             part = None if mask is None else mask[:, begin:end]
             adapter.run(tokens.ids[:, begin:end], mask=part, stop=stop, cache=cache)
+            if cache is not None:
+                # Each chunk's scores are wider than the last one's and fit in no hole it left.
+                release_freed()
     return collect()
 
 

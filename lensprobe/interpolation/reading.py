@@ -61,6 +61,8 @@ def plain_measures(
             count, width = batch.ids.shape
             ranges = chunks(adapter, count, width, chunk, True)
             cache = session.new_cache(count) if len(ranges) > 1 else None
+            if cache is not None:
+                cache.expect(width)
             for begin, end in ranges:
                 out = session.read(part(step, begin, end), batch.ids[:, begin:end], cache=cache)
                 assert out is not None

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 from typing_extensions import override
 
 from ..errors import ModelError
 from .adapter import Adapter, Report
 from .cache import Cache
+from .growing import growing_cache
 from .hooks import silent
 from .stacks import StackName
 
@@ -25,9 +25,11 @@ class BridgeCache(Cache):
     """A transformers cache that keeps every token, so that it can be cropped."""
 
     def __init__(self) -> None:
-        # Without a config every layer is a plain growing one; a sliding-window layer throws keys
-        # away and cannot be cropped. The masks still apply the window.
-        self.inner: Any = DynamicCache()
+        self.inner: Any = growing_cache()
+
+    @override
+    def expect(self, tokens: int) -> None:
+        self.inner = growing_cache(tokens)
 
     @override
     def drop(self, count: int) -> None:

@@ -44,6 +44,9 @@ class Cache(ABC):
     def hold(self, entries: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Begin with keys and values that no token was read for; the cache is empty before."""
 
+    def expect(self, tokens: int) -> None:  # noqa: B027 - a hint, which a class may ignore
+        """Make room, once, for rows of this many tokens; said before the first pass."""
+
     def _like(self, other: Cache, times: int) -> Cache:
         other.length = self.length
         other.mask = None if self.mask is None else self.mask.repeat_interleave(times, dim=0)

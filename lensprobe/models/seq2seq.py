@@ -17,6 +17,7 @@ from .adapter import Report
 from .bridge import BridgeAdapter, BridgeCache, announcing
 from .building import legacy
 from .cache import Cache
+from .growing import growing_cache
 from .reader import Reader
 from .stacks import Stack
 
@@ -43,7 +44,11 @@ class Seq2SeqCache(BridgeCache):
 
     def __init__(self) -> None:
         # transformers would itself choose sliding layers that cannot be cropped; see `BridgeCache`.
-        self.inner = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.expect(0)
+
+    @override
+    def expect(self, tokens: int) -> None:
+        self.inner: Any = EncoderDecoderCache(growing_cache(tokens), DynamicCache())
 
     @override
     def repeated(self, times: int, start: int = 0) -> BridgeCache:

@@ -152,6 +152,8 @@ def _read(
     count, width = batch.ids.shape
     ranges = chunks(session.adapter, count, width, chunk, True)
     cache = session.new_cache(count) if len(ranges) > 1 else None
+    if cache is not None:
+        cache.expect(width)
     found = torch.zeros(count, width, dtype=torch.float32)
     for begin, end in ranges:
         out = session.read(part(step, begin, end), batch.ids[:, begin:end], cache=cache)
