@@ -161,7 +161,8 @@ def main() -> None:
             "score": lambda: scored(window, blend),
             "the obvious doubled pass": lambda: doubled(adapter, window),
         },
-        given.repeats,
+        # These are short: more rounds for the same drift.
+        3 * given.repeats,
     )
     sampling = interleaved(
         {

@@ -159,21 +159,24 @@ def generation(model, vector, repeats: int) -> tuple[str, float, float | None]:
 
 
 def sweeps(model, vector, asked, texts) -> list[tuple[str, float, float | None]]:
-    """Thirty layers and nine scales at once, against a run for each cell."""
+    """Thirty layers and nine scales at once, against a run for each cell that reads the same."""
     scales = np.linspace(-2, 2, 9)
     rows: list[tuple[str, float, float | None]] = []
     asked_texts = [q.question + q.matching[:2] for q in asked]
     cases = {
-        "questions": (asked, asked_texts, lp.positions.after_prompt(), "last"),
-        "texts": (texts, texts, lp.positions.all() - lp.positions.front(1), "all"),
+        "questions": (asked, asked_texts, lp.positions.after_prompt(), "last", answered),
+        "texts": (texts, texts, lp.positions.all() - lp.positions.front(1), "all", told),
     }
-    for name, (given, plain, where, logits) in cases.items():
+    for name, (given, plain, where, logits, measured) in cases.items():
+        ids = torch.cat([model.to_tokens(text)[0] for text in plain])
 
-        def loop(plain=plain, where=where, logits=logits) -> None:
+        def loop(plain=plain, where=where, logits=logits, measured=measured, ids=ids) -> None:
+            bare = lp.forward(model, plain, logits=logits, progress=False)
             for layer in range(model.cfg.n_layers):
                 for scale in scales:
                     edits = [vector.add(float(scale), where, layers=layer)]
-                    lp.forward(model, plain, edits=edits, logits=logits, progress=False)
+                    run = lp.forward(model, plain, edits=edits, logits=logits, progress=False)
+                    measured(run, bare, ids)
 
         def at_once(given=given, where=where) -> None:
             lp.steering.sweep(
@@ -182,10 +185,27 @@ def sweeps(model, vector, asked, texts) -> list[tuple[str, float, float | None]]
 
         times = interleaved({f"sweep of {name}": at_once, f"loop over {name}": loop}, 1)
         ratio = times[f"sweep of {name}"] / times[f"loop over {name}"]
-        # Of plain texts every logit is wanted: a cell is half the blocks and the whole unembedding,
-        # 0.6 of a pass's multiplications, whatever is shared; and the loop here measures nothing.
         rows.append((f"30 x 9 sweep / loop, {name}", ratio, 1 / 3))
     return rows
+
+
+def answered(run, bare, ids) -> None:
+    """What a sweep reads of questions: the odds of two answers, and the divergence."""
+    scores = torch.from_numpy(run.logits)
+    (scores[:, 0] - scores[:, 1]).sigmoid()
+    divergences(scores.log_softmax(-1), bare)
+
+
+def told(run, bare, ids) -> None:
+    """What a sweep reads of texts: the loss of each token, and the divergence."""
+    logs = torch.from_numpy(run.logits).log_softmax(-1)
+    -logs[:-1].gather(-1, ids[1:, None])
+    divergences(logs, bare)
+
+
+def divergences(logs, bare) -> None:
+    """KL from the plain run, token by token."""
+    (logs.exp() * (logs - torch.from_numpy(bare.logits).log_softmax(-1))).sum(-1)
 
 
 def round_trip(rivals: Rivals, vectors, folder: Path) -> tuple[str, float, float | None]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..models.adapter import Adapter
 from ..models.streams import unfit
-from ..running.measures import log_probs
+from ..running.measures import PIECE, log_probs, losses
 from ..running.session import Session, part, prompt_step
 from ..running.streams import Streams
 from ..tokens import TokenBatch
@@ -114,13 +114,15 @@ class Blended:
         return self.streams.edited({layer: write(layer) for layer in seen})
 
     def predicted(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Predicted:
-        """Loss and rank of each token but the first, text by text so that no second copy is made."""
-        losses, places = [], []
+        """Loss and rank of each token but the first."""
+        # Some tokens at a time, which stay in the processor's cache; a gradient wants few steps.
+        size = logits.shape[1] if logits.requires_grad or logits.device.type != "cpu" else PIECE
+        rows, places = [], []
         for scores, ids in zip(logits[:, :-1], self.batch.ids[:, 1:], strict=True):
-            wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
-            losses.append(wide.logsumexp(-1) - wide.gather(-1, ids[:, None])[:, 0])
-            places.append(ranks(wide.detach(), ids))
-        return Predicted(torch.stack(losses), torch.stack(places))
+            parts = list(zip(scores.split(size), ids.split(size), strict=True))
+            rows.append(torch.cat([losses(part, own) for part, own in parts]))
+            places.append(torch.cat([ranks(part.detach(), own) for part, own in parts]))
+        return Predicted(torch.stack(rows), torch.stack(places))
 
     def _run_plain(self) -> Tensor:
         mask = self.batch.mask if self.batch.ragged else None

@@ -18,7 +18,7 @@ from ..errors import ModelError
 from ..models.adapter import Adapter
 from ..models.weights import weights_of
 from ..running.fanning import Fan
-from ..running.measures import divergence, log_probs
+from ..running.measures import compared, log_probs
 from ..running.session import Hook
 from ..tokens import Encoded, TokenBatch
 
@@ -26,8 +26,6 @@ __all__ = ["EPSILON", "Comparison", "Measured", "Meter", "joined_runs"]
 
 EPSILON = 0.3
 """Least attention of a sink, as in Gu et al. (2410.10781)."""
-TOKENS = 8
-"""Tokens whose distributions are compared at once."""
 BY_RUN = ("loss", "kl", "attention", "value_norm", "other_norm")
 UNREAD = "the weights cannot be read as numbers, so that the norms of v · W_O are left out"
 
@@ -209,13 +207,13 @@ class Comparison:
         loss, kl = np.zeros((rows, times)), np.zeros((rows, times))
         for index, scores in enumerate(logits):
             row, run = divmod(index, times)
-            # A few tokens at a time: what is computed from their logits stays in the cache.
-            for part in self.scored[row].nonzero()[:, 0].split(TOKENS):
-                log_plain = self.log_plain[row, part]
-                edited = log_plain if plain is None else log_probs(scores[part])
-                picked = edited.gather(-1, self.targets[row, part][:, None])
-                loss[row, run] -= float(picked.double().sum())
-                if plain is not None:
-                    kl[row, run] += float(divergence(edited, log_plain).double().sum())
+            mask = self.scored[row]
+            log_plain, targets = self.log_plain[row, mask], self.targets[row, mask]
+            if plain is None:
+                losses = -log_plain.gather(-1, targets[:, None])
+            else:
+                losses, gaps = compared(scores[:-1][mask], targets, log_plain)
+                kl[row, run] = float(gaps.double().sum())
+            loss[row, run] = float(losses.double().sum())
         count = self.scored.sum(1).cpu().numpy().astype(float)
         return Measured(loss=loss, kl=kl, count=count, **watch.heads(plain))

@@ -185,17 +185,23 @@ def _summed(
     logits: Float[Tensor, "variants images classes"], shown: Tensor
 ) -> Float[np.ndarray, "variants shown measured"]:
     """Sums over the images of each shown digit."""
-    known = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    top = known.amax(-1, keepdim=True)
-    # One exponential serves the loss and the probabilities; it is half of what this costs.
-    odds = (known - top).exp_()
-    total = odds.sum(-1, keepdim=True)
-    own = known.gather(-1, shown[None, :, None].expand(len(known), -1, -1))
-    right = (own >= top).to(known.dtype)
+    known = logits.to(torch.promote_types(logits.dtype, torch.float32)).transpose(1, 2).contiguous()
+    # Images last: what is read of a few classes is then read of many images at a time.
+    parts = known.new_empty(len(known), MEASURED, known.shape[-1])
     # Numbers of the ten digits alone, whatever else a network has outputs for.
-    parts = [known[..., :CLASSES], odds.div_(total)[..., :CLASSES], top - own + total.log(), right]
-    grouped = one_hot(shown, CLASSES).to(known.dtype).T @ torch.cat(parts, -1)
-    return grouped.double().cpu().numpy()
+    parts[:, LOGITS] = known[:, :CLASSES]
+    top = known.amax(1)
+    own = known.gather(1, shown[None, None].expand(len(known), 1, -1))[:, 0]
+    parts[:, RIGHT] = own >= top
+    # One exponential serves the loss and the probabilities.
+    odds = known.sub_(top[:, None]).exp_()
+    total = odds.sum(1)
+    torch.div(odds[:, :CLASSES], total[:, None], out=parts[:, PROBABILITIES])
+    parts[:, LOSS] = (top - own).add_(total.log_())
+    group = one_hot(shown, CLASSES).to(known.dtype)
+    # One product for each variant, so that its sums do not depend on how many there are.
+    sums = torch.bmm(parts, group.expand(len(parts), -1, -1))
+    return sums.transpose(1, 2).double().cpu().numpy()
 
 
 def _step(images: int) -> Step:

@@ -49,6 +49,15 @@ class BridgeCache(Cache):
             self.inner.update(keys.transpose(1, 2), values.transpose(1, 2), index)
         self.length = entries[0][0].shape[1]
 
+    def first(self, tokens: int) -> Any:
+        """A transformers cache of the first tokens alone, which may grow; this one stays as it is."""
+        inner = growing_cache()
+        for index, layer in enumerate(self.inner.layers):
+            if layer.is_initialized:
+                held = (layer.keys[..., :tokens, :], layer.values[..., :tokens, :])
+                inner.update(*held, index)
+        return inner
+
     @override
     def repeated(self, times: int, start: int = 0) -> BridgeCache:
         other = BridgeCache()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 from jaxtyping import Bool, Float, Int
@@ -83,6 +84,19 @@ class Reader(ABC):
         stop: int | None,
         cache: Cache | None,
     ) -> Tensor:
+        return self.left_at(
+            stop, lambda: self._forward(inputs, mask, positions, start, cache, "last")
+        )
+
+    def left_at(
+        self, stop: int | None, run: Callable[[], object]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual after block `stop - 1` in a pass that is left there; None is the last block.
+
+        Raises:
+            ModelError: the pass never came there.
+        """
+
         # One mechanism for all classes: a hook that leaves the pass with what it saw. The bridge's
         # own flag returns logits for stop=n_layers.
         def leave(residual: Tensor, hook: Any) -> None:
@@ -91,7 +105,7 @@ class Reader(ABC):
         point = self.exit_point(stop)
         detach = add_hook(point, leave)
         try:
-            self._forward(inputs, mask, positions, start, cache, "last")
+            run()
         except _Stopped as stopped:
             return stopped.args[0]
         finally:

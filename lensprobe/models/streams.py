@@ -26,6 +26,9 @@ __all__ = ["beside", "unfit"]
 PROBE = 6
 """Tokens of the text on which a model is tried once."""
 
+COLUMNS = 128
+"""Columns of the second stream that are read at once."""
+
 _TRIED: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
@@ -46,7 +49,7 @@ def beside(
         adapter: of a decoder-only model.
         residual: what enters block `start`, padded on the right, two real tokens a row at least.
         start: first block that runs, 1 or above.
-        cache: as many columns as there are here, of blocks `start` and up. It is used up.
+        cache: as many columns as there are here, of blocks `start` and up. A class may add to it.
         mask: which columns are real, in both streams.
     """
     seen = _seen(mask)[:, None]
@@ -69,11 +72,36 @@ def _on_bridge(
     assert isinstance(cache, BridgeCache)
     # Added to the scores: zero where a column may look.
     barred = (~seen).to(residual) * torch.finfo(residual.dtype).min
-    keywords: dict[str, Any] = {"attention_mask": barred, "past_key_values": cache.inner}
-    if adapter._takes_positions:
-        keywords["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    content, itself = barred.chunk(2, dim=-1)
+    places = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    ends = []
+    # Some columns at a time: they see nothing of the content after them, and no other's second
+    # stream, which of two streams side by side is most of the scores.
+    for begin in range(0, residual.shape[1], COLUMNS):
+        part = slice(begin, min(begin + COLUMNS, residual.shape[1]))
+        bars = content[:, :, part, : part.stop], itself[:, :, part, part]
+        keywords: dict[str, Any] = {
+            "attention_mask": torch.cat(bars, dim=-1),
+            "past_key_values": cache.first(part.stop),
+        }
+        if adapter._takes_positions:
+            keywords["position_ids"] = places[:, part]
+        ends.append(_upper(adapter, residual[:, part], start, keywords))
+    return _unembedded(adapter, torch.cat(ends, dim=1))
+
+
+def _upper(
+    adapter: BridgeAdapter, residual: Tensor, start: int, keywords: dict[str, Any]
+) -> Tensor:
+    """Blocks from `start` on, under this class's own arguments."""
     with adapter._skipped(start, residual):
-        return adapter.model(residual, **keywords)
+        return adapter.left_at(None, lambda: adapter.model(residual, **keywords))
+
+
+def _unembedded(adapter: Adapter, residual: Tensor) -> Tensor:
+    logits = adapter.run(residual, start=adapter.n_layers)
+    assert logits is not None
+    return logits
 
 
 def _on_hooked(

@@ -12,7 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["divergence", "kl", "log_probs", "losses", "perplexity"]
+__all__ = ["PIECE", "compared", "divergence", "kl", "log_probs", "losses", "perplexity"]
+
+
+PIECE = 8
+"""Tokens whose distributions are compared at once on a CPU: they stay in its cache meanwhile."""
 
 
 def log_probs(logits: Float[Tensor, "*tokens d_vocab"]) -> Float[Tensor, "*tokens d_vocab"]:
@@ -38,6 +42,28 @@ def kl(
     plain one would not have said. Equal logits give 0 exactly.
     """
     return divergence(log_probs(edited), log_probs(plain))
+
+
+def compared(
+    logits: Float[Tensor, "tokens d_vocab"],
+    targets: Int[Tensor, " tokens"],
+    log_plain: Float[Tensor, "tokens d_vocab"],
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """`losses` and KL(edited ‖ plain) of each token, read off the logits together.
+
+    Args:
+        logits: of the edited run.
+        targets: the tokens that came.
+        log_plain: `log_probs` of the plain run's.
+    """
+    loss, gap = logits.new_empty(2, len(targets), dtype=log_plain.dtype)
+    size = PIECE if logits.device.type == "cpu" else 64 * PIECE
+    for begin in range(0, len(targets), size):
+        part = slice(begin, begin + size)
+        edited = log_probs(logits[part])
+        loss[part] = -edited.gather(-1, targets[part, None])[:, 0]
+        gap[part] = divergence(edited, log_plain[part])
+    return loss, gap
 
 
 def losses(

@@ -17,10 +17,10 @@ from ..models.adapter import Adapter
 from ..positions import Positions, Step
 from ..running.batching import Outcome, each_group, plan_groups
 from ..running.fanning import WHOLE, Fan, times_that_fit, tokens_that_fit
+from ..running.measures import compared, kl, log_probs
 from ..running.session import all_prompts, prompt_step
 from ..settings import current
 from ..tokens import TokenBatch
-from .measures import kl, losses
 from .subjects import Row, Subject
 from .vector import SteeringVector
 
@@ -174,6 +174,10 @@ class _Reading:
         ]
         self.scored = torch.from_numpy(reached).to(device)
         self.targets = batch.ids[:, fan.first + 1 :]
+        self.log_plain = [
+            log_probs(scores[:-1][mask])
+            for scores, mask in zip(self.plain, self.scored, strict=True)
+        ]
         self.counts = np.repeat(reached.sum(1)[:, None], len(run.names), axis=1).astype(float)
 
     def sums(self, logits: Tensor) -> np.ndarray:
@@ -187,13 +191,12 @@ class _Reading:
             found = [odds.sigmoid(), odds, kl(scores, plain)]
             return torch.stack(found, dim=1).cpu().double().numpy()
         found = np.zeros((len(logits), 2, logits.shape[1]))
-        # Row by row: the float32 copies of all logits at once would be most of the memory.
-        for row, (steered, base) in enumerate(zip(logits, self.plain, strict=True)):
+        for row, steered in enumerate(logits):
+            mask = self.scored[row]
+            targets = self.targets[row][mask]
             for k, scores in enumerate(steered[:, :-1]):
-                mask = self.scored[row]
-                picked = scores[mask]
-                found[row, 0, k] = losses(picked, self.targets[row][mask]).cpu().double().sum()
-                found[row, 1, k] = kl(picked, base[:-1][mask]).cpu().double().sum()
+                loss, gap = compared(scores[mask], targets, self.log_plain[row])
+                found[row, :, k] = float(loss.double().sum()), float(gap.double().sum())
         return found
 
     def next(self, logits: Tensor) -> np.ndarray:
