@@ -22,6 +22,10 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "notebooks"
 ROOMS = ("massive", "sinks", "steering", "interpolation", "mnist", "positions")
+EXAMPLES = (
+    "In the examples `lp` is `import lensprobe as lp`, and `model` is [the planted model]"
+    '(../planted.md), `lp.load("planted")`, whose answers are known.'
+)
 FORMULA = re.compile(r"(`[^`\n]*`)|\$([^$\n]+)\$")
 
 
@@ -35,22 +39,40 @@ def on_files(files: Files, config: Any) -> Files:
     for name, (title, module, members) in pages.items():
         ordered = sorted(members, key=lambda member: (member[0].isupper(), member))
         body = "\n".join(_entry(module, member) for member in ordered)
-        files.append(File.generated(config, f"api/{name}.md", content=f"# {title}\n\n{body}\n"))
+        text = f"# {title}\n\n{EXAMPLES}\n\n{body}\n"
+        files.append(File.generated(config, f"api/{name}.md", content=text))
     files.append(File.generated(config, "notebooks.md", content=_shelf()))
     for page in sorted(EXECUTED.glob("*.html")):
-        copy = File.generated(config, f"notebooks/{page.name}", content=page.read_bytes())
+        text = linked(page.read_text(encoding="utf-8"))
+        copy = File.generated(config, f"notebooks/{page.name}", content=text)
         files.append(copy)
     return files
 
 
+def linked(page: str) -> str:
+    """A notebook's page whose links lead to pages of this site, not to the files they are made of."""
+    page = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', page)
+    return re.sub(r'href="\.\./docs/([\w/-]+)\.md(#[\w-]+)?"', r'href="../\1/\2"', page)
+
+
 def _shelf() -> str:
-    """A list of the notebooks by their titles; those that were executed are links."""
-    lines = ["# Notebooks", "", "Each runs in a few minutes on two cores. As executed:", ""]
+    """A list of the notebooks: title and opening question; those that were executed are links."""
+    lines = [
+        "# Notebooks",
+        "",
+        "One book, to be read in order or by its questions. Each runs in a few",
+    ]
+    lines += [
+        "minutes on two cores; `make docs` executes them, and then they open here as pages.",
+        "",
+    ]
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
+        title, _, rest = "".join(cells[0]["source"]).partition("\n")
+        title, asked = title.lstrip("# "), re.split(r"(?<=[.?])\s", rest.strip(), maxsplit=1)[0]
         done = EXECUTED / f"{path.stem}.html"
-        lines.append(f"- [{title}](notebooks/{done.name})" if done.exists() else f"- {title}")
+        name = f"[{title}](notebooks/{done.name})" if done.exists() else title
+        lines.append(f"- **{name}** {' '.join(asked.split())}")
     return "\n".join(lines) + "\n"
 
 
