@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import every_analysis
 import pytest
 import torch
 import transformers
@@ -10,7 +11,6 @@ from torch import nn
 
 import lensprobe as lp
 from lensprobe.errors import LensprobeError, ModelError
-from lensprobe.steering import SteeringVector
 
 SHAPE = {
     "hidden_size": 48,
@@ -61,84 +61,7 @@ def test_where_it_came_from_is_said(planted):
 
 def test_what_it_says_runs_does_run(decoder):
     """Each analysis is called; a check that promises too much fails here."""
-    texts = ["Hello world, this is the cat", "one two three four five"]
-    ones = SteeringVector(torch.ones(decoder.cfg.d_model), 0)
-    few = {"max_new_tokens": 2}
-    calls = {
-        "lp.forward": lambda: lp.forward(decoder, texts),
-        "lp.score": lambda: lp.score(decoder, texts),
-        "lp.generate": lambda: lp.generate(decoder, texts, max_new_tokens=1),
-        "lp.editing": lambda: lp.editing(decoder, []),
-        "lp.chat": lambda: lp.chat(decoder, [{"role": "user", "content": "hi"}]),
-        "lp.interpolation.generate": lambda: lp.interpolation.generate(
-            decoder, texts, layer=1, weight=0.5, **few
-        ),
-        "lp.interpolation.learn": lambda: lp.interpolation.learn(decoder, texts, steps=1),
-        "lp.interpolation.loss": lambda: lp.interpolation.loss(
-            decoder, texts, layer=1, weight=0.5
-        ).detach(),
-        "lp.interpolation.score": lambda: lp.interpolation.score(
-            decoder, texts, layer=1, weight=0.5
-        ),
-        "lp.interpolation.surprise": lambda: lp.interpolation.surprise(
-            decoder, texts, layer=1, weight=0.5, lags=1
-        ),
-        "lp.interpolation.sweep": lambda: lp.interpolation.sweep(
-            decoder, texts, layers=[1], weights=[0.5]
-        ),
-        "lp.interpolation.trace": lambda: lp.interpolation.trace(
-            decoder, texts[0], layer=1, weight=0.5
-        ),
-        "lp.massive.ablate": lambda: lp.massive.ablate(decoder, texts, dim=1),
-        "lp.massive.anatomy": lambda: lp.massive.anatomy(decoder, texts, dim=1),
-        "lp.massive.bos_pull": lambda: lp.massive.bos_pull(decoder, texts, dim=1),
-        "lp.massive.gradient": lambda: lp.massive.gradient(decoder, texts, dim=1),
-        "lp.massive.rescale": lambda: lp.massive.rescale(decoder, texts, dim=1, factors=[2]),
-        "lp.massive.scan": lambda: lp.massive.scan(decoder, texts, progress=False),
-        "lp.massive.train_and_watch": lambda: lp.massive.train_and_watch(
-            decoder, texts, dim=1, steps=1, batch_size=1, length=4, progress=False
-        ),
-        "lp.massive.tokens": lambda: lp.massive.tokens(decoder, texts, dim=1, n=3, progress=False),
-        "lp.massive.trajectory": lambda: lp.massive.trajectory(decoder, texts, dim=1),
-        "lp.sinks.brittle": lambda: lp.sinks.brittle(decoder, texts, kinds=["text", "repeat"]),
-        "lp.sinks.cause": lambda: lp.sinks.cause(decoder, texts, dim=1),
-        "lp.sinks.clusters": lambda: lp.sinks.clusters(decoder, 5, n=4, repeats=2, progress=False),
-        "lp.sinks.dedicate": lambda: lp.sinks.dedicate(decoder, texts),
-        "lp.sinks.evict": lambda: lp.sinks.evict(decoder, texts, keep=[0, 1], window=3),
-        "lp.sinks.first_token_detector": lambda: lp.sinks.first_token_detector(
-            decoder, texts, n=2, lengths=[2]
-        ),
-        "lp.sinks.neurons": lambda: lp.sinks.neurons(decoder, texts, n=1, progress=False),
-        "lp.sinks.patch": lambda: lp.sinks.patch(
-            decoder, [5, 6, 7], [5, 5, 5], layers=1, progress=False
-        ),
-        "lp.sinks.repeats": lambda: lp.sinks.repeats(decoder, 5, lengths=[2], progress=False),
-        "lp.sinks.scan": lambda: lp.sinks.scan(decoder, texts, progress=False),
-        "lp.sinks.scores": lambda: lp.sinks.scores(decoder, texts[0]),
-        "lp.sinks.values": lambda: lp.sinks.values(decoder, texts, progress=False),
-        "lp.steering.calibrate": lambda: lp.steering.calibrate(decoder, ones, target=0.01, **few),
-        "lp.steering.compare_depth": lambda: lp.steering.compare_depth(decoder, texts, ones, **few),
-        "lp.steering.compare_persistence": lambda: lp.steering.compare_persistence(
-            decoder, texts, ones, **few
-        ),
-        "lp.steering.compare_positions": lambda: lp.steering.compare_positions(
-            decoder, texts, ones, **few
-        ),
-        "lp.steering.compare_sites": lambda: lp.steering.compare_sites(
-            decoder, texts, mixing="the cat", scales=[1.0], layers=1, **few
-        ),
-        "lp.steering.compare_stacks": lambda: lp.steering.compare_stacks(
-            decoder, texts, mixing="the cat", scales=[1.0], layers=1, **few
-        ),
-        "lp.steering.contrast": lambda: lp.steering.contrast(decoder, " the cat", " the dog"),
-        "lp.steering.difference": lambda: lp.steering.difference(decoder, texts, texts[:1]),
-        "lp.steering.mixing": lambda: lp.steering.mixing(decoder, texts[0]),
-        "lp.steering.stability": lambda: lp.steering.stability(
-            decoder, texts * 2, [*texts[::-1], *texts], n=[1], repeats=2
-        ),
-        "lp.steering.sweep": lambda: lp.steering.sweep(decoder, texts, vector=ones, layers=0),
-        "lp.report": lambda: lp.report(decoder, texts, progress=False),
-    }
+    calls = every_analysis.calls(decoder)
     said = lp.check(decoder).analyses
     assert set(said) == set(calls)
     for name, call in calls.items():
