@@ -74,7 +74,9 @@ def massive_scan(
         layers=table,
         findings=_findings(layers, [*names, *HOSTILE]).iloc[: 0 if empty else None],
         kinds=_kinds(layers),
-        nonfinite=pd.DataFrame({"layer": [0], "site": ["resid_post"], "count": [nonfinite]}),
+        nonfinite=pd.DataFrame(
+            {"layer": [0], "site": ["resid_post"], "position": [3], "count": [nonfinite]}
+        ),
         trajectories=_trajectories(layers).iloc[: 0 if empty else None],
         landscape=_landscape(len(names)) if names else np.zeros((0, 768), np.float32),
         landscape_tokens=list(names),

@@ -218,7 +218,7 @@ def test_infinities_are_counted_and_enter_nothing(dtype):
     # Pads hold anything at all.
     x[2, 4, 1], x[1, 5] = torch.nan, torch.inf
     got = magnitudes(x, lengths, threshold=15.0, ratio=2.0)
-    assert got.nonfinite == 3 + 8
+    assert got.nonfinite.tolist() == [1 + 8, 0, 2, 0, 0, 0]
     for row in range(3):
         real = x[row, : lengths[row]].double().numpy()
         size = np.abs(real)
@@ -270,10 +270,13 @@ def test_an_overflow_poisons_nothing(tiny_gpt2, dtype):
 
     with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", drive) for layer in (1, 2)]):
         scan = massive.scan(model, TEXTS, batch_tokens=64, layers=[0, 1, 2])
-    counts = scan.nonfinite.set_index("layer")["count"]
     infinite = dtype == torch.float16
-    assert counts.tolist() == [0, 0, scan.provenance["tokens"] if infinite else 0]
-    assert scan.summary()["nonfinite"] == counts.sum()
+    lengths = [len(window) for window in windows_of(model, TEXTS)]
+    tokens = [sum(length > place for length in lengths) for place in range(max(lengths))]
+    expected = [(2, place, count) for place, count in enumerate(tokens * infinite)]
+    found = scan.nonfinite[["layer", "position", "count"]]
+    assert list(found.itertuples(index=False, name=None)) == expected
+    assert scan.summary()["nonfinite"] == (sum(lengths) if infinite else 0)
     assert np.isfinite(scan.layers[["value", "mean", "median"]]).all(axis=None)
     assert np.isfinite(scan.kinds.loc[scan.kinds["count"] > 0, ["value", "mean"]]).all(axis=None)
     assert scan.strongest.dim == 5

@@ -31,7 +31,7 @@ class Magnitudes:
         token: float `[batch pos]`, each token's largest finite magnitude.
         hits: int `[hits 3]`, row, position and dimension of every massive activation.
         values: float `[hits]`, their signed values.
-        nonfinite: how many numbers were infinite or NaN.
+        nonfinite: int `[pos]`, how many numbers were infinite or NaN at each position.
     """
 
     top: np.ndarray
@@ -39,7 +39,7 @@ class Magnitudes:
     token: np.ndarray
     hits: np.ndarray
     values: np.ndarray
-    nonfinite: int
+    nonfinite: np.ndarray
 
 
 def magnitudes(
@@ -58,11 +58,11 @@ def magnitudes(
     token = _floats(size.amax(-1))
     # amax hands NaN and infinity on, so a finite maximum vouches for the whole token.
     broken = np.flatnonzero((real & ~np.isfinite(token)).any(1))
-    nonfinite = 0
+    nonfinite = np.zeros(size.shape[1], np.int64)
     finite: dict[int, np.ndarray] = {}
     for row in broken.tolist():
         good = size[row, : lengths[row]].isfinite()
-        nonfinite += int((~good).sum())
+        nonfinite[: lengths[row]] += (~good).sum(-1).cpu().numpy()
         finite[row] = _floats(size[row, : lengths[row]][good], copy=True)
         size[row, : lengths[row]][~good] = -1.0
         token[row, : lengths[row]] = _floats(size[row, : lengths[row]].amax(-1))

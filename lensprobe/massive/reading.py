@@ -37,7 +37,7 @@ class MassiveReading:
     - `places`: KeyedMoments (dim, token or FIRST_POSITION): positions
     - `found`: Counts (dim, token or FIRST_POSITION): sequences that show it at any layer
     - `tokens`: Counts (dim, token): tokens at position 0 that show it
-    - `nonfinite`: Counts (layer index)
+    - `nonfinite`: Counts (layer index, position)
     - `landscape`: Earliest: `values` `[L, pos, D]` and `ids` `[pos]` of the first text
     """
 
@@ -100,15 +100,15 @@ class _Seen:
         parts: dict[str, Any] = {
             "top": Moments((len(found), 4)),
             "origin": Moments.stack([self.origin[index] for index in indices]),
-            "nonfinite": Counts(1),
+            "nonfinite": Counts(2),
             "landscape": Earliest(),
             **self._kinds(found),
             **self._groups(found),
         }
         top = [np.column_stack([layer.top, layer.median]) for layer in found]
         parts["top"].update(np.stack(top, axis=1))
-        counts = np.array([layer.nonfinite for layer in found])
-        parts["nonfinite"].update(np.arange(len(found))[counts > 0, None], counts[counts > 0])
+        counts = np.stack([layer.nonfinite for layer in found])
+        parts["nonfinite"].update(np.argwhere(counts), counts[counts > 0])
         if self.leading is not None:
             values = np.stack([self.landscape[index] for index in indices])
             ids = self.ids[self.leading, : values.shape[1]]

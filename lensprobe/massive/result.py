@@ -57,7 +57,8 @@ class MassiveScan(Result):
             of |value| to the median there.
         kinds: one row a layer and kind of token: `value` the largest magnitude, `mean` over tokens
             of each token's largest magnitude, `count` of tokens.
-        nonfinite: one row a layer: `count` of infinite and NaN numbers, which enter nothing else.
+        nonfinite: one row a layer and position that had any: `count` of infinite and NaN numbers,
+            which enter nothing else.
         trajectories: for each finding at position 0 and every scanned layer: mean signed `value`,
             `std` and `count` over sequences.
         landscape: float32 `[pos dim]`, the first text's leading positions at `landscape_layer`.

@@ -57,8 +57,8 @@ def scan(
     An activation is massive where its magnitude is above `threshold` and at least `ratio` times the
     median magnitude of that layer's whole hidden state of that sequence. Medians are exact (the
     lower one, as in `torch.median`); pads enter nothing; statistics are in float32 or wider;
-    infinite and NaN numbers are counted by layer and enter nothing else. Position 0 is the first
-    token of a window, BOS where it is on.
+    infinite and NaN numbers are counted by layer and position and enter nothing else. Position 0 is
+    the first token of a window, BOS where it is on.
 
     The texts stream through in batches: memory does not depend on how many there are, only on how
     many different (dimension, token) pairs are massive, which very low thresholds make many.

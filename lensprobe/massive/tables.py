@@ -29,6 +29,7 @@ FINDINGS = {
     "count": int,
     "ratio": float,
 }
+NONFINITE = {"layer": int, "site": str, "position": int, "count": int}
 TRAJECTORIES = {
     "dim": int,
     "position": int,
@@ -78,9 +79,12 @@ def kinds_table(total: Bundle, layers: tuple[int, ...], site: str) -> pd.DataFra
 
 
 def nonfinite_table(total: Bundle, layers: tuple[int, ...], site: str) -> pd.DataFrame:
-    """Layer, site, count."""
-    counts = [total["nonfinite"][(index,)] for index in range(len(layers))]
-    return pd.DataFrame({"layer": layers, "site": site, "count": counts})
+    """Layer, site, position, count; no row where everything was finite."""
+    rows = [
+        {"layer": layers[index], "site": site, "position": position, "count": count}
+        for (index, position), count in total["nonfinite"].result().items()
+    ]
+    return _frame(rows, NONFINITE)
 
 
 def findings_table(

@@ -19,6 +19,9 @@ from .words import LEADS, NOTES, READING, TABLES, TITLES
 
 __all__ = ["headlines", "leads", "reading", "section"]
 
+MOST = 8
+"""Layers or positions that a warning names."""
+
 
 def section(result: Any, prefix: str = "", title: str = "") -> Section:
     """One result as a section of a page.
@@ -84,12 +87,16 @@ def _warning(result: Any) -> str:
     frame = getattr(result, "nonfinite", None)
     if not isinstance(frame, pd.DataFrame) or not frame["count"].sum():
         return ""
-    hit = frame.loc[frame["count"] > 0, "layer"]
-    layers = ", ".join(str(layer) for layer in sorted({int(layer) for layer in hit}))
+    hit = frame.loc[frame["count"] > 0]
     return (
-        f"{int(frame['count'].sum()):,} activations are not finite (layers {layers}). They are "
-        "counted here and left out of every mean."
+        f"{int(frame['count'].sum()):,} activations are not finite (layers {_few(hit['layer'])}), "
+        f"at positions {_few(hit['position'])}. They are counted here and left out of every mean."
     )
+
+
+def _few(numbers: pd.Series) -> str:
+    found = sorted({int(number) for number in numbers})
+    return ", ".join(map(str, found[:MOST])) + (", …" if len(found) > MOST else "")
 
 
 def headlines(result: Result) -> list[Fact]:

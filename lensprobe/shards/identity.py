@@ -13,7 +13,7 @@ from .files import fingerprint
 
 __all__ = ["identity", "weights_fingerprint"]
 
-FORMAT = 1
+FORMAT = 2
 """Of the states in a folder; a folder of another format is another run."""
 ENDS = 256
 """Numbers at either end of each weight that stand for it: exact enough to tell two trainings apart."""
