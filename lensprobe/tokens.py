@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from jinja2 import TemplateError
 from torch import Tensor
 
 from .errors import ArgumentError, ModelError
@@ -137,7 +136,8 @@ def _render(tokenizer: Any, messages: list[Mapping[str, str]]) -> str:
         rendered = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=cue
         )
-    except TemplateError as error:
+    except Exception as error:
+        # A template is a program out of the model's files, and fails in whatever way it likes.
         raise ArgumentError(f"the chat template refuses these messages ({error}).") from error
     if not rendered:
         raise ArgumentError("the chat template rendered these messages to nothing.")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ModelError
 
-__all__ = ["read_quantisation"]
+__all__ = ["DamagedIndexError", "check_index", "read_quantisation"]
 
 _SCALARS = {
     0: "B",
@@ -32,10 +32,12 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT = "general.alignment"
 _FILE_TYPE = "general.file_type"
+_DEPTH = 4
+"""Axes of a tensor, and arrays inside arrays: more are in no file that anybody writes."""
 
 
-class _Damaged(Exception):
-    pass
+class DamagedIndexError(ValueError):
+    """A GGUF file that is not whole, or whose index says what cannot be."""
 
 
 @dataclass
@@ -47,7 +49,7 @@ class _Cursor:
     def take(self, code: str) -> Any:
         size = struct.calcsize(code)
         if self.at + size > len(self.data):
-            raise _Damaged("it ends inside its index")
+            raise DamagedIndexError("it ends inside its index")
         (value,) = struct.unpack_from(f"<{code}", self.data, self.at)
         self.at += size
         return value
@@ -56,28 +58,43 @@ class _Cursor:
         begin = self.at
         self.at += size
         if self.at > len(self.data):
-            raise _Damaged("it ends inside its index")
+            raise DamagedIndexError("it ends inside its index")
         return begin
 
     def string(self) -> bytes:
         begin = self.skip(size := self.take("Q"))
         return self.data[begin : begin + size]
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, depth: int = 0) -> Any:
         if kind in _SCALARS:
             return self.take(_SCALARS[kind])
         if kind == _STRING:
             self.skip(self.take("Q"))
-        elif kind == _ARRAY:
+        elif kind == _ARRAY and depth < _DEPTH:
             inner, count = self.take("I"), self.take("Q")
             if inner in _SCALARS:
                 self.skip(count * struct.calcsize(_SCALARS[inner]))
             else:
                 for _ in range(count):
-                    self.value(inner)
+                    self.value(inner, depth + 1)
         else:
-            raise _Damaged(f"its index has a value of unknown type {kind}")
+            raise DamagedIndexError(f"its index has a value of unknown type {kind}")
         return None
+
+
+def check_index(path: Path) -> int:
+    """Walk through the whole index; returns the file type that it states.
+
+    Every count in it is compared with the length of the file, so that a reader which trusts them (the
+    `gguf` package does) neither loops for ever nor asks for memory that the file could not fill.
+
+    Raises:
+        DamagedIndexError: no whole GGUF file.
+        OSError: it cannot be read.
+        ValueError: it is empty.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _walk(_Cursor(data))
 
 
 def read_quantisation(name: str, path: Path) -> str:
@@ -89,13 +106,11 @@ def read_quantisation(name: str, path: Path) -> str:
     import gguf
 
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            stated = _walk(_Cursor(data))
-        return gguf.LlamaFileType(stated).name.removeprefix("MOSTLY_")
+        return gguf.LlamaFileType(check_index(path)).name.removeprefix("MOSTLY_")
     except OSError as error:
         raise ModelError(f"{name!r} cannot be read: {error.strerror or error}.") from error
-    except (_Damaged, ValueError) as error:
-        # An empty file cannot be mapped; a type or file type off the list is a ValueError too.
+    except ValueError as error:
+        # Damaged, or empty, which cannot be mapped; or a type or file type off the list.
         raise ModelError(
             f"{name!r} is not a whole GGUF file: {error}. It may be damaged; fetch it again."
         ) from error
@@ -105,11 +120,11 @@ def _walk(cursor: _Cursor) -> int:
     import gguf
 
     if cursor.data[:4] != b"GGUF":
-        raise _Damaged("it does not begin with GGUF")
+        raise DamagedIndexError("it does not begin with GGUF")
     cursor.skip(4)
     version = cursor.take("I")
     if version not in (2, 3):
-        raise _Damaged(f"its version is {version}; 2 and 3 can be read")
+        raise DamagedIndexError(f"its version is {version}; 2 and 3 can be read")
     tensors, facts = cursor.take("Q"), cursor.take("Q")
     for _ in range(facts):
         key = cursor.string().decode("utf-8", "replace")
@@ -120,12 +135,18 @@ def _walk(cursor: _Cursor) -> int:
     for _ in range(tensors):
         cursor.string()
         count = 1
-        for _ in range(cursor.take("I")):
+        axes = cursor.take("I")
+        if axes > _DEPTH:
+            raise DamagedIndexError(f"it has a tensor with {axes} axes")
+        for _ in range(axes):
             count *= cursor.take("Q")
         block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(cursor.take("I"))]
         end = max(end, cursor.take("Q") + count // block * size)
     align = cursor.found.get(_ALIGNMENT) or 32
+    stated = cursor.found.get(_FILE_TYPE, gguf.LlamaFileType.GUESSED)
+    if not isinstance(align, int) or align < 0 or not isinstance(stated, int):
+        raise DamagedIndexError("its alignment or file type is no whole number")
     missing = -(-cursor.at // align) * align + end - len(cursor.data)
     if missing > 0:
-        raise _Damaged(f"its last {missing:,} bytes are missing")
-    return int(cursor.found.get(_FILE_TYPE, gguf.LlamaFileType.GUESSED))
+        raise DamagedIndexError(f"its last {missing:,} bytes are missing")
+    return int(stated)

@@ -227,7 +227,7 @@ def _check_folder(source: Source, tokenizer: bool) -> None:
         raise ModelError(f"{name!r} holds no config.json{_what_it_holds(folder)}")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{name!r}: its config.json is damaged ({error}).") from error
     if tokenizer and not any((folder / file).exists() for file in _TOKENIZERS):
         raise ModelError(

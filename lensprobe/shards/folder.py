@@ -103,7 +103,7 @@ class Folder:
     def _compare(self, manifest: Path) -> None:
         try:
             found = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise OutputError(f"{str(manifest)!r} cannot be read: {error}.") from error
         names = sorted({*found, *self.identity}) if isinstance(found, dict) else []
         differ = [name for name in names if found.get(name) != self.identity.get(name)]
@@ -131,7 +131,8 @@ class Folder:
         except DamagedError:
             self.damaged.append(number)
             return None
-        if header.get("identity") != self.identity or header.get("shard") != number:
+        mine = header.get("identity") == self.identity and header.get("shard") == number
+        if not mine or not isinstance(header.get("facts"), dict):
             raise OutputError(f"{str(file)!r} is a shard of another run.")
         return Kept(header["facts"], state)
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, LensprobeError, OutputError
+from ..models.gguf_index import check_index
 from ..models.sites import DEFAULT_SITE
 from ..results import writing
 from .layered import SteeringVectors
@@ -168,6 +169,8 @@ def _check_fits_gguf(vector: SteeringVector) -> None:
 def _from_gguf(path: Path) -> tuple[list[SteeringVector], bool]:
     from gguf import GGMLQuantizationType, GGUFReader
 
+    # The reader trusts every count in the file: one that lies keeps it busy for ever.
+    check_index(path)
     reader = GGUFReader(path)
     facts: dict[str, Any] = {
         name: reader.fields[name].contents()
