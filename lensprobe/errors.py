@@ -16,6 +16,7 @@ __all__ = [
     "HookPointError",
     "Interrupted",
     "LensprobeError",
+    "MissingPackageError",
     "ModelError",
     "OutputError",
     "nearest",
@@ -32,6 +33,10 @@ class ArgumentError(LensprobeError, ValueError):
 
 class ModelError(LensprobeError):
     """A model cannot be found, read, or used for the analysis that was asked for."""
+
+
+class MissingPackageError(LensprobeError, ImportError):
+    """A package of an optional extra is not installed."""
 
 
 class HookPointError(LensprobeError, LookupError):
