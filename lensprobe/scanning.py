@@ -122,6 +122,13 @@ class Scan:
         other.notes = []
         return other
 
+    def alone(self, windows: Sequence[Window]) -> tuple[dict[str, np.ndarray], list[str]]:
+        """The state of the statistics of these windows and no others, and what was noted of them."""
+        part = self.part()
+        part.read(windows)
+        assert part.total is not None  # there are windows
+        return part.total.state(), part.notes
+
     def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
         """Add what was read elsewhere: its statistics, how much text they hold, what was noted."""
         with uninterrupted():

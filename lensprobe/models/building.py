@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,7 +19,7 @@ from ..errors import LensprobeError, ModelError
 from . import hub
 from .lora import merged
 from .origin import remember
-from .sources import Source
+from .sources import KNOWN, Source
 from .tokenizers import tokenizer_of, with_tokenizer
 
 __all__ = ["as_model_error", "boot", "build", "legacy", "quiet"]
@@ -65,9 +66,21 @@ def build(
         revision=source.revision,
         adapter=None if adapter is None else adapter.name,
         coordinates="raw",
+        loading=_loading(source, device_map, adapter) if tokenizer is None else None,
         **source.details,
     )
     return model
+
+
+def _loading(source: Source, device_map: Any, adapter: Path | None) -> dict[str, Any]:
+    """What `load` is to be given elsewhere: paths whole, the commit that was found."""
+    local = source.kind in ("folder", "gguf") and source.name not in KNOWN
+    return {
+        "name": os.path.abspath(Path(source.name).expanduser()) if local else source.name,
+        "revision": source.revision,
+        "device_map": device_map,
+        "adapter": None if adapter is None else os.path.abspath(adapter),
+    }
 
 
 def _read(

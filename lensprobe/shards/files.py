@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import OutputError
 from ..results import writing
 
-__all__ = ["DamagedError", "fingerprint", "read_state", "write_state"]
+__all__ = ["DamagedError", "fingerprint", "packed", "read_state", "unpacked", "write_state"]
 
 HEADER, CHECKSUM = "header", "checksum"
 """Members of the npz file beside the arrays, whose names all have a slash."""
@@ -38,15 +38,20 @@ def write_state(
     Raises:
         OutputError: the file cannot be written; nothing half-written stays.
     """
+    with writing(path, overwrite=True) as handle:
+        handle.write(packed(header, state))
+        handle.flush()
+        os.fsync(handle.fileno())
+    _sync_folder(Path(path).parent)
+
+
+def packed(header: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> bytes:
+    """Header and arrays as the bytes of one npz file."""
     text = json.dumps(header, sort_keys=True)
     buffer = io.BytesIO()
     extra = {HEADER: np.array(text), CHECKSUM: np.array(_checksum(text, state))}
     np.savez(buffer, **extra, **state)  # pyright: ignore[reportArgumentType]
-    with writing(path, overwrite=True) as handle:
-        handle.write(buffer.getbuffer())
-        handle.flush()
-        os.fsync(handle.fileno())
-    _sync_folder(Path(path).parent)
+    return buffer.getvalue()
 
 
 def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -61,6 +66,15 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
             data = handle.read()
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    return unpacked(data, repr(str(path)))
+
+
+def unpacked(data: bytes, place: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of what `packed` made; `place` is what an error calls it.
+
+    Raises:
+        DamagedError: other bytes than were packed.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -69,9 +83,9 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         header = json.loads(text)
     except Exception as error:
         # Damage can surface anywhere in the readers of zip, npy and JSON.
-        raise DamagedError(f"{str(path)!r} is damaged ({error}).") from error
+        raise DamagedError(f"{place} is damaged ({error}).") from error
     if not whole or not isinstance(header, dict):
-        raise DamagedError(f"{str(path)!r} is damaged: its checksum does not fit.")
+        raise DamagedError(f"{place} is damaged: its checksum does not fit.")
     return header, arrays
 
 
