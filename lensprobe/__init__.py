@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .models import check, load
     from .reporting import gallery, report
     from .results import open_result as open
-    from .running import chat, editing, forward, generate, score
+    from .running import attention, chat, editing, forward, generate, score
     from .settings import options
     from .tokens import TokenBatch
 
@@ -33,6 +33,7 @@ _HOMES = {
     "Scale": ("edits", "Scale"),
     "Set": ("edits", "Set"),
     "TokenBatch": ("tokens", "TokenBatch"),
+    "attention": ("running", "attention"),
     "chat": ("running", "chat"),
     "check": ("models", "check"),
     "compare": ("comparing", "compare"),
@@ -64,6 +65,7 @@ __all__ = [
     "Scale",
     "Set",
     "TokenBatch",
+    "attention",
     "chat",
     "check",
     "compare",

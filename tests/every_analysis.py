@@ -23,6 +23,7 @@ def calls(model: Any) -> dict[str, Callable[[], object]]:
         "lp.score": lambda: lp.score(model, texts),
         "lp.generate": lambda: lp.generate(model, texts, max_new_tokens=1),
         "lp.editing": lambda: lp.editing(model, []),
+        "lp.attention": lambda: lp.attention(model, texts[0]),
         "lp.chat": lambda: lp.chat(model, [{"role": "user", "content": "hi"}]),
         "lp.interpolation.generate": lambda: lp.interpolation.generate(
             model, texts, layer=1, weight=0.5, **few

@@ -25,6 +25,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "lp.score": ("resid_post",),
     "lp.generate": ("resid_post",),
     "lp.editing": ("resid_post",),
+    "lp.attention": ("attn.pattern",),
     "lp.chat": ("chat template",),
     "lp.interpolation.generate": ("weights", "resid_post"),
     "lp.interpolation.learn": ("weights", "resid_post"),

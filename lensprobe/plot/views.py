@@ -16,6 +16,7 @@ from ..results import Result, Shown
 __all__ = ["KINDS", "Views", "views"]
 
 KINDS: dict[str, str] = {
+    "attention": "attention",
     "comparison": "comparison",
     "interpolation.generate": "interpolation_text",
     "interpolation.learn": "interpolation_learn",

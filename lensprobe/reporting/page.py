@@ -6,12 +6,9 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
@@ -19,6 +16,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 from ..errors import ArgumentError, OutputError, nearest
 from ..plot.theme import DARK, LIGHT
 from ..results import Result, writing
+from .assets import asset, environment
 from .parts import Fact, Page, flatten
 from .sections import headlines, leads, reading, section
 from .words import TITLES
@@ -157,41 +155,34 @@ def _bos(bos: Any) -> str:
     return "a beginning-of-sequence token" if bos else "the text's own first token"
 
 
-@lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(_asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    return (resources.files("lensprobe.reporting") / "templates" / name).read_text("utf-8")
-
-
 def render(page: Page, *, js: str = "inline", theme: str = "auto") -> str:
     """The page as one string of HTML."""
-    scripts = [_asset("report.js")]
-    sources = {"inline": "", "directory": PLOTLY_FILE, "cdn": CDN}[js]
-    if js == "inline":
+    scripts = [asset(name) for name in ("report.js", *_own(page, "script"))]
+    drawn = any(section.figures for section in page.sections)
+    sources = {"inline": "", "directory": PLOTLY_FILE, "cdn": CDN}[js] if drawn else ""
+    if js == "inline" and drawn:
         scripts.insert(0, get_plotlyjs())
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
+    styles = ["report.css", *_own(page, "style")]
     return template.render(
         page=page,
         theme=theme,
         policy=_policy(scripts, js),
         # Both are files of this package and of plotly, never data.
         scripts=[Markup(script) for script in scripts],
-        style=Markup(_asset("report.css")),
+        style=Markup("\n".join(map(asset, styles))),
         source=sources,
         integrity=_digest(get_plotlyjs(), "sha384"),
         light=LIGHT,
         dark=DARK,
         js=js,
     )
+
+
+def _own(page: Page, what: str) -> list[str]:
+    """The files that the page's views bring along, each once."""
+    views = [view for section in page.sections for view in section.views]
+    return [name for name in dict.fromkeys(getattr(view, what) for view in views) if name]
 
 
 def _policy(scripts: list[str], js: str) -> str:

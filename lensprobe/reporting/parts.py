@@ -18,6 +18,7 @@ __all__ = [
     "Page",
     "Section",
     "TablePart",
+    "ViewPart",
     "as_json",
     "figure_part",
     "table_part",
@@ -66,8 +67,21 @@ class TablePart:
 
 
 @dataclass(frozen=True)
+class ViewPart:
+    """A picture that is plain HTML, with the files of `templates/` that it needs on the page."""
+
+    anchor: str
+    title: str
+    caption: str
+    finding: str
+    body: Markup
+    style: str
+    script: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading with an introduction, figures and tables."""
+    """A heading with an introduction, views, figures and tables."""
 
     anchor: str
     title: str
@@ -75,6 +89,7 @@ class Section:
     figures: tuple[FigurePart, ...] = ()
     tables: tuple[TablePart, ...] = ()
     warning: str = ""
+    views: tuple[ViewPart, ...] = ()
 
 
 @dataclass(frozen=True)

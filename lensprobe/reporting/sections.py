@@ -7,13 +7,15 @@ from typing import Any, cast
 import pandas as pd
 
 from ..errors import ArgumentError
-from ..plot import KINDS, views
+from ..plot import KINDS
 from ..plot.mnist_square import study_sentence
 from ..plot.theme import number
 from ..plot.tokens import visible
+from ..plot.views import views as drawers_of
 from ..plot.wording import by_key, finding_name, finding_sentence, sink_sentence
 from ..results import Result
 from .parts import Fact, FigurePart, Section, TablePart, figure_part, table_part
+from .viewing import views_of
 from .watching import Watched
 from .words import LEADS, NOTES, READING, TABLES, TITLES
 
@@ -33,13 +35,15 @@ def section(result: Any, prefix: str = "", title: str = "") -> Section:
     """
     anchor = prefix or result.kind.replace(".", "-")
     shown = [name for name in result.tables if _worth(name, result.to_frame(name))]
+    views = views_of(result, anchor)
     return Section(
         anchor=anchor,
         title=title or TITLES.get(result.kind, type(result).__name__),
         lead=LEADS.get(result.kind, ""),
-        figures=_figures(result, anchor, shown) if result.kind in KINDS else (),
+        figures=() if views or result.kind not in KINDS else _figures(result, anchor, shown),
         tables=tuple(_table(result, name, anchor) for name in _order(shown)),
         warning=_warning(result),
+        views=views,
     )
 
 
@@ -52,7 +56,7 @@ def _worth(name: str, frame: pd.DataFrame) -> bool:
 
 def _figures(result: Any, anchor: str, shown: list[str]) -> tuple[FigurePart, ...]:
     watched = Watched(result)
-    drawers = views(cast(Any, watched))
+    drawers = drawers_of(cast(Any, watched))
     parts = []
     for name in drawers.names:
         watched.read.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["LEADS", "NOTES", "READING", "TABLES", "TITLES"]
 
 TITLES = {
+    "attention": "Attention, head by head",
     "comparison": "Side by side",
     "massive.scan": "Massive activations",
     "interpolation.generate": "Written while late layers see what really came",
@@ -51,6 +52,9 @@ TITLES = {
 }
 
 LEADS = {
+    "attention": (
+        "What every head of the model attends to on one text. Open a head for its tokens and weights."
+    ),
     "interpolation.generate": (
         "Late layers hold the model's guess of the next token. Here they are given the token that was "
         "really written, at every position but the newest, so that what is written next can look back "

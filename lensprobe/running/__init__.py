@@ -1,5 +1,7 @@
 """Forward, generate and score under edits and probes."""
 
+from .attention import attention
+from .attention_result import Attention
 from .chat import chat
 from .editing import editing
 from .forward import Forward, forward
@@ -8,10 +10,12 @@ from .score import Score, score
 from .session import Session, hooked
 
 __all__ = [
+    "Attention",
     "Forward",
     "Generation",
     "Score",
     "Session",
+    "attention",
     "chat",
     "editing",
     "forward",
