@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import interpolation, massive, mnist, positions, sinks, steering
+    from . import explore, interpolation, massive, mnist, positions, sinks, steering
     from .comparing import compare, over
     from .edits import Add, Clamp, Mix, ProjectOut, Scale, Set
     from .errors import Interrupted, LensprobeError
@@ -38,6 +38,7 @@ _HOMES = {
     "check": ("models", "check"),
     "compare": ("comparing", "compare"),
     "editing": ("running", "editing"),
+    "explore": ("explore", None),
     "forward": ("running", "forward"),
     "gallery": ("reporting", "gallery"),
     "generate": ("running", "generate"),
@@ -70,6 +71,7 @@ __all__ = [
     "check",
     "compare",
     "editing",
+    "explore",
     "forward",
     "gallery",
     "generate",

@@ -37,6 +37,7 @@ ROOMS = (
     "interpolation",
     "mnist",
     "comparing",
+    "explore",
     "reporting",
 )
 """Where result types are defined."""

@@ -21,7 +21,7 @@ import lensprobe as lp
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "notebooks"
-ROOMS = ("massive", "sinks", "steering", "interpolation", "mnist", "positions")
+ROOMS = ("massive", "sinks", "steering", "interpolation", "mnist", "explore", "positions")
 EXAMPLES = (
     "In the examples `lp` is `import lensprobe as lp`, and `model` is [the planted model]"
     '(../planted.md), `lp.load("planted")`, whose answers are known.'

@@ -18,6 +18,8 @@ __all__ = ["KINDS", "Views", "views"]
 KINDS: dict[str, str] = {
     "attention": "attention",
     "comparison": "comparison",
+    "explore.rescale": "explore_rescale",
+    "explore.steering": "explore_steering",
     "interpolation.generate": "interpolation_text",
     "interpolation.learn": "interpolation_learn",
     "interpolation.score": "interpolation_score",

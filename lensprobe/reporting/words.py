@@ -7,6 +7,8 @@ __all__ = ["LEADS", "NOTES", "READING", "TABLES", "TITLES"]
 TITLES = {
     "attention": "Attention, head by head",
     "comparison": "Side by side",
+    "explore.rescale": "One number rescaled, on one text",
+    "explore.steering": "One prompt, steered",
     "massive.scan": "Massive activations",
     "interpolation.generate": "Written while late layers see what really came",
     "interpolation.learn": "How much of the next token each layer should see",
@@ -52,6 +54,14 @@ TITLES = {
 }
 
 LEADS = {
+    "explore.rescale": (
+        "One number is multiplied at one position of one text: what becomes of the attention paid to "
+        "it, layer by layer, and of the loss?"
+    ),
+    "explore.steering": (
+        "One vector is added while one prompt is read and continued: what would come next, with it and "
+        "without, and where would the plain model's own words be chosen differently?"
+    ),
     "attention": (
         "What every head of the model attends to on one text. Open a head for its tokens and weights."
     ),
