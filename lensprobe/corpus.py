@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from .documents import Documents, documents
+from .documents import Broken, Documents, documents
 from .errors import ArgumentError
 from .models.adapter import Adapter
-from .settings import current
+from .settings import OnError, current, skips
 from .tokens import Bos, Encoded, TokenBatch, encode
 
 __all__ = ["Batch", "Corpus", "Tally", "Window", "positive_whole"]
 
 LOOKAHEAD = 16
 """Batches' worth of tokens that wait to be sorted by length: bounded memory, little padding."""
+SHOWN = 5
+"""Records that could not be read and are named; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ class Tally:
     tokens: int = 0
     short: int = 0
     """Sequences shorter than a full window."""
+    skipped: int = 0
+    """Records that could not be read."""
+    reasons: list[str] = field(default_factory=list)
+    """Where the first of those were, and what was wrong."""
 
     def add(self, windows: tuple[Window, ...], length: int) -> None:
         """Count windows. A document counts with its first window, and as split with its second."""
@@ -84,10 +90,24 @@ class Tally:
         self.tokens += sum(len(window.ids) for window in windows)
         self.short += sum(len(window.ids) < length for window in windows)
 
+    def skip(self, reason: str) -> None:
+        """Count a record that could not be read."""
+        self.skipped += 1
+        self.reasons = [*self.reasons, reason][:SHOWN]
+
+    @property
+    def complaint(self) -> str:
+        """How many records could not be read, and where the first of them were."""
+        more = self.skipped - len(self.reasons)
+        noun = "record" if self.skipped == 1 else "records"
+        named = "; ".join(reason.rstrip(".") for reason in self.reasons)
+        return f"{self.skipped} {noun} skipped: {named}" + (f"; and {more} more" if more else "")
+
     def merge(self, other: Tally) -> None:
-        """Add what was read elsewhere."""
-        for name, value in asdict(other).items():
-            setattr(self, name, getattr(self, name) + value)
+        """Add what was read elsewhere, later in the corpus."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        self.reasons = self.reasons[:SHOWN]
 
 
 class Corpus:
@@ -101,6 +121,9 @@ class Corpus:
         batch_tokens: most tokens of a batch, pads included. It may be lowered while batches are
             being read, when memory turns out to be short.
         overlap: share of a window that repeats the one before it, from 0 up to and without 1.
+        least: fewest tokens of a document.
+        on_error: "raise" or "skip" at a record that cannot be read; None is what `options` says.
+            Documents keep the numbers that they have in `texts`.
 
     Raises:
         ArgumentError: an argument out of range, or no texts at all.
@@ -118,6 +141,8 @@ class Corpus:
         column: str | None = None,
         batch_tokens: int | None = None,
         overlap: float = 0.0,
+        least: int = 1,
+        on_error: OnError | None = None,
     ) -> None:
         self.adapter = adapter
         self.bos = adapter.bos(bos)
@@ -125,6 +150,8 @@ class Corpus:
         # BOS and one token that is new must fit beside what is repeated.
         self.overlap = max(0, min(int(overlap * self.length), self.length - 1 - self.bos))
         self.batch_tokens = positive_whole("batch_tokens", current("batch_tokens", batch_tokens))
+        self.least = least
+        self.skips = skips(on_error)
         self.source: Documents = documents(texts, column=column, limit=limit)
         self.read = Tally()
         self.exhausted = False
@@ -133,9 +160,9 @@ class Corpus:
         """Tokens of the whole corpus: exact once it has been read, before that an estimate."""
         if self.exhausted:
             return self.read.tokens
-        if self.source.count is None or not self.read.documents:
-            return None
-        return int(self.read.tokens * self.source.count / self.read.documents)
+        seen = self.read.documents + self.read.skipped
+        count = self.source.expected(seen)
+        return int(self.read.tokens * count / seen) if count is not None and seen else None
 
     def windows(self) -> Iterator[Window]:
         """Windows in the order of the documents.
@@ -143,32 +170,47 @@ class Corpus:
         Raises:
             ArgumentError: an empty text, named by its place; or no texts at all.
         """
-        number = -1
         for number, (place, text) in enumerate(self.source.stream):
-            yield from self.cut(number, place, text)
-        self.end(number + 1)
+            yield from self.cut(number, place, text, self.read)
+        self.end()
 
-    def cut(self, number: int, place: str, text: Any) -> Iterator[Window]:
-        """The windows of document `number`, counted in `read`.
+    def cut(self, number: int, place: str, text: Any, tally: Tally) -> Iterator[Window]:
+        """The windows of document `number`, counted in `tally`; none of one that is skipped.
 
         Raises:
-            ArgumentError: an empty text, named by its place.
+            ArgumentError: a text that cannot be read, named by its place, where none is skipped.
         """
+        try:
+            ids = self._encoded(place, text)
+        except ArgumentError as error:
+            if not self.skips:
+                raise
+            tally.skip(str(error))
+            return
+        for window in self._cut(number, ids):
+            tally.add((window,), self.length)
+            yield window
+
+    def _encoded(self, place: str, text: Any) -> list[int]:
+        if isinstance(text, Broken):
+            raise ArgumentError(text.reason)
         try:
             ids = encode(self.adapter, text, self.bos)
         except ArgumentError as error:
             raise ArgumentError(f"{place}: {error}") from error
-        for window in self._cut(number, ids):
-            self.read.add((window,), self.length)
-            yield window
+        if len(ids) < self.least:
+            raise ArgumentError(f"{place} is shorter than {self.least} tokens.")
+        return ids
 
-    def end(self, documents: int) -> None:
-        """The stream has ended after so many documents.
+    def end(self) -> None:
+        """The stream has ended.
 
         Raises:
-            ArgumentError: there were none.
+            ArgumentError: there was no text in it, or none that could be read.
         """
-        if not documents:
+        if not self.read.documents:
+            if self.read.skipped:
+                raise ArgumentError(f"texts holds no text that can be read: {self.read.complaint}.")
             raise ArgumentError("texts holds no text at all; give at least one.")
         self.exhausted = True
 
@@ -211,13 +253,15 @@ class Corpus:
 
     def notes(self, done: Tally) -> list[str]:
         """What happened on the way to the texts that were `done`, for the provenance."""
+        notes = [self.read.complaint] if self.read.skipped else []
         if not done.split:
-            return []
+            return notes
         again = ", each beginning with BOS again" if self.bos else ""
         again += f", {self.overlap} tokens of the one before read again" if self.overlap else ""
         return [
+            *notes,
             f"{done.split} of {done.documents} documents were longer than {self.length} tokens "
-            f"and were split into windows{again}"
+            f"and were split into windows{again}",
         ]
 
 

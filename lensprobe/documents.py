@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from .errors import ArgumentError, nearest
+from .textfiles import Broken, TextFiles, named_files
 from .tokens import Encoded, TokenBatch, as_texts
 
-__all__ = ["Documents", "documents", "records"]
+__all__ = ["Broken", "Documents", "documents", "readable", "records"]
 
-SUFFIXES = (".txt", ".jsonl")
 COLUMN = "text"
 
 
@@ -26,11 +23,27 @@ COLUMN = "text"
 class Documents:
     """A stream of `(place, text)`, read once; `place` names the text in an error message.
 
-    `count` is how many there are, or None where that is known only at the end.
+    Where a text cannot be read, `Broken` stands for it; `readable` is for whoever does not expect
+    that.
+
+    Attributes:
+        stream: the texts.
+        count: how many there are, or None where that is known only at the end.
+        limit: the most that are read.
+        share: how much of the source has been read, 0 to 1, where that can be told.
     """
 
     stream: Iterator[tuple[str, Any]]
     count: int | None
+    limit: int | None = None
+    share: Callable[[], float] | None = None
+
+    def expected(self, read: int) -> float | None:
+        """How many there will be, when so many have been read; None where nothing is known."""
+        if self.count is not None or self.share is None or not read:
+            return self.count
+        count = read / max(self.share(), 1e-9)
+        return count if self.limit is None else min(count, self.limit)
 
 
 def documents(
@@ -40,43 +53,67 @@ def documents(
 
     Args:
         texts: a string, chat messages, token ids or a `TokenBatch`; any iterable of those (a
-            generator is consumed lazily, and no further than `limit`); a `datasets` dataset or any
-            other iterable of records; or a file, as a `Path` or as a string that ends in `.txt` or
-            `.jsonl`. Blank lines separate the documents of a text file; one without blank lines has
-            a document on each line. A JSONL line is a string, token ids, messages or a record.
+            generator is consumed lazily, and no further than `limit`); a `datasets` dataset, a
+            streamed one too, or any other iterable of records; or files: a `Path`, a list of them,
+            or a string that ends in `.txt`, `.jsonl` (`.ndjson`) or `.parquet`, the first two also
+            with `.gz`, `.bz2`, `.xz` or `.zst` behind. `*`, `?`, `[...]` and `**` in a name stand
+            for all files that fit, in the order of their names. Blank lines separate the documents
+            of a text file; one without blank lines has a document on each line. A JSON line is a
+            string, token ids, messages or a record; a row of a Parquet file is a record.
         column: which field of a record is the text; None is `text`.
-        limit: most documents that are read; None is all.
+        limit: most documents that are read, those that cannot be read among them; None is all.
         argument: what error messages call `texts`.
 
     Raises:
-        ArgumentError: no such file, a file that cannot be read, or an argument of another type.
+        ArgumentError: no such file, or an argument of another type.
     """
-    stream, count = records(texts, limit=limit, argument=argument)
-    return Documents(_texts(stream, column), count)
+    name = COLUMN if column is None else column
+    found = records(texts, column=name, limit=limit, argument=argument)
+    return Documents(_texts(found.stream, column), found.count, found.limit, found.share)
 
 
 def records(
-    source: Any, *, limit: int | None = None, argument: str = "texts"
-) -> tuple[Iterator[tuple[str, Any]], int | None]:
-    """`(place, item)` of anything that `documents` takes, records whole, and how many there are.
+    source: Any, *, column: str | None = None, limit: int | None = None, argument: str = "texts"
+) -> Documents:
+    """The items of anything that `documents` takes, records whole.
+
+    Args:
+        source: see `documents`.
+        column: the only one that is read where a file is by columns; None is all.
+        limit: see `documents`.
+        argument: see `documents`.
 
     Raises:
         ArgumentError: as `documents`.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ArgumentError(f"limit={limit!r}: a positive whole number, or None.")
-    stream, count = _opened(source, argument)
+    paths = named_files(source, argument)
+    share = None
+    if paths is not None:
+        files = TextFiles(paths, column)
+        stream, count, share = iter(files), files.count, files.share
+    else:
+        stream, count = _opened(source, argument)
     if limit is not None:
         stream = islice(stream, limit)
         count = None if count is None else min(count, limit)
-    return stream, count
+    return Documents(stream, count, limit, share)
+
+
+def readable(stream: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The same stream for those who take no broken record.
+
+    Raises:
+        ArgumentError: at the first one.
+    """
+    for place, item in stream:
+        if isinstance(item, Broken):
+            raise ArgumentError(item.reason)
+        yield place, item
 
 
 def _opened(texts: Any, argument: str) -> tuple[Iterator[tuple[str, Any]], int | None]:
-    if isinstance(texts, os.PathLike) or _names_a_file(texts):
-        path = Path(texts)
-        _check_file(path, argument)
-        return (_jsonl(path) if path.suffix == ".jsonl" else _paragraphs(path)), None
     if isinstance(texts, Mapping):
         raise ArgumentError(
             f"{argument} is a mapping with the keys {', '.join(map(str, texts))}; "
@@ -94,80 +131,26 @@ def _opened(texts: Any, argument: str) -> tuple[Iterator[tuple[str, Any]], int |
     return _numbered(texts, argument), count
 
 
-def _names_a_file(texts: Any) -> bool:
-    return isinstance(texts, str) and texts.endswith(SUFFIXES) and "\n" not in texts
-
-
-def _check_file(path: Path, argument: str) -> None:
-    if path.is_file():
-        return
-    what = "is a folder, not a file" if path.is_dir() else "no such file"
-    raise ArgumentError(
-        f"{argument}={str(path)!r}: {what}. To scan those very words, pass them in a list."
-    )
-
-
 def _numbered(texts: Iterable[Any], argument: str) -> Iterator[tuple[str, Any]]:
     return ((f"{argument}[{index}]", text) for index, text in enumerate(texts))
 
 
 def _texts(stream: Iterator[tuple[str, Any]], column: str | None) -> Iterator[tuple[str, Any]]:
     """Records become the text in their column."""
-    for place, text in stream:
-        if not isinstance(text, Mapping):
-            if column is not None:
-                raise ArgumentError(f"column={column!r}: {place} is not a record with columns.")
-            yield place, text
-            continue
-        name = COLUMN if column is None else column
-        if name not in text:
-            keys = [str(key) for key in text]
-            raise ArgumentError(
-                f"column={name!r}: {place} has the columns {', '.join(keys)}.{nearest(name, keys)}"
-            )
-        yield place, text[name]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from enumerate(file, 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"{str(path)!r} cannot be read as UTF-8 text: {error}.") from error
-
-
-def _paragraphs(path: Path) -> Iterator[tuple[str, Any]]:
-    # A first pass over the file costs nothing beside a model and needs no memory.
-    separated = _has_blank_line_inside(path)
-    begin, held = 1, []
-    for number, line in _lines(path):
-        if line.strip():
-            begin = begin if held else number
-            held.append(line)
-        if held and (not separated or not line.strip()):
-            yield f"{path.name} line {begin}", "".join(held).strip("\r\n")
-            held = []
-    if held:
-        yield f"{path.name} line {begin}", "".join(held).strip("\r\n")
-
-
-def _has_blank_line_inside(path: Path) -> bool:
-    begun = waiting = False
-    for _, line in _lines(path):
-        if line.strip():
-            if waiting:
-                return True
-            begun = True
+    for place, item in stream:
+        if isinstance(item, Broken):
+            yield place, item
+        elif isinstance(item, Mapping):
+            yield place, _field(place, item, COLUMN if column is None else column)
+        elif column is not None:
+            yield place, Broken(f"column={column!r}: {place} is not a record with columns.")
         else:
-            waiting = begun
-    return False
+            yield place, item
 
 
-def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            yield f"{path.name} line {number}", json.loads(line)
-        except ValueError as error:
-            raise ArgumentError(f"{path.name} line {number} is not JSON: {error}.") from error
+def _field(place: str, record: Mapping[Any, Any], name: str) -> Any:
+    if name in record:
+        return record[name]
+    keys = [str(key) for key in record]
+    told = f"column={name!r}: {place} has the columns {', '.join(keys)}."
+    return Broken(f"{told}{nearest(name, keys)}")

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import ArgumentError, OutputError, nearest
+from .parquet import as_plain, write_folder
 
 __all__ = ["Result", "Shown", "open_result", "writable", "writing"]
 
@@ -75,6 +76,29 @@ class Shown:
     def plot(self) -> Any:
         """Call it for the default figure; its attributes are the other views (`.plot.heads()`)."""
         return importlib.import_module("lensprobe.plot").views(self)
+
+    def to_frame(self, table: str | None = None) -> pd.DataFrame:
+        """A tidy copy of one table, one row an observation. `table=None` is the first of `.tables`.
+
+        Raises:
+            ArgumentError: there is no table of that name.
+        """
+        raise ArgumentError(f"table={table!r}: there are no tables.")
+
+    def to_parquet(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write every table as a Parquet file of its name, and the provenance as `provenance.json`.
+
+        For pandas, Polars, DuckDB and their like; `.save` is for `lp.open`.
+
+        Args:
+            folder: made if it is not there.
+            overwrite: replace files that are there already.
+
+        Raises:
+            OutputError: one of the files exists (and `overwrite` is false) or cannot be written.
+        """
+        tables = {name: self.to_frame(name) for name in self.tables}
+        return write_folder(folder, tables, self.provenance, overwrite=overwrite)
 
     def to_html(
         self,
@@ -222,14 +246,7 @@ class Result(Shown):
                 else:
                     plain[field.name] = value
             header = {"format": FORMAT, "kind": self.kind, "fields": plain}
-            archive.writestr("result.json", json.dumps(header, indent=1, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    """Provenance may hold numbers of numpy's and paths; in a file they are plain."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)
+            archive.writestr("result.json", json.dumps(header, indent=1, default=as_plain))
 
 
 def _short(value: Any) -> str:

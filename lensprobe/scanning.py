@@ -21,6 +21,7 @@ from .interrupts import uninterrupted
 from .models.adapter import Adapter
 from .running import hooked
 from .running.batching import out_of_memory, progress_bar
+from .settings import Progress
 from .shards.keeping import Keeper
 from .statistics import Bundle
 
@@ -73,7 +74,7 @@ class Scan:
         self,
         finish: Callable[[Scan, bool], R],
         *,
-        progress: bool | None = None,
+        progress: Progress | None = None,
         keeper: Keeper | None = None,
     ) -> R:
         """Read the whole corpus. `finish(scan, complete)` makes the result of what was read.
@@ -190,6 +191,7 @@ class Scan:
             "sequences": self.done.sequences,
             "tokens": self.done.tokens,
             "short": self.done.short,
+            "skipped": self.corpus.read.skipped,
             "complete": complete,
             "notes": [*self.corpus.notes(self.done), *self.notes],
         }

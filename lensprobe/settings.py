@@ -11,14 +11,18 @@ from __future__ import annotations
 import operator
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from typing_extensions import Self
 
 from .errors import ArgumentError, nearest
 
-__all__ = ["checked_seed", "current", "drawn_seed", "options"]
+__all__ = ["OnError", "Progress", "checked_seed", "current", "drawn_seed", "options", "skips"]
+
+Progress = bool | Literal["json"]
+OnError = Literal["raise", "skip"]
+ON_ERROR = ("raise", "skip")
 
 DEFAULTS: dict[str, Any] = {
     "batch_tokens": 2048,
@@ -27,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "dry_run": False,
     "length": None,
     "chunk": None,
+    "on_error": "raise",
 }
 """`None` means: decided by the call (progress shows itself when a call takes long, and so on)."""
 
@@ -57,11 +62,15 @@ def options(**values: Any) -> _Options:
 
     Args:
         batch_tokens: most tokens (pads included) in one forward pass.
-        progress: True, False, or None to show a bar only when a call takes long.
+        progress: True, False, or None to show a bar only when a call takes long; "json" for a line of
+            JSON on standard error about once a second instead, for other programs.
         seed: for whatever is sampled; None draws one and stores it in the result.
         dry_run: return the plan of a call instead of running it.
         length: longest window of a scan, in tokens.
         chunk: most new tokens in one pass over the cache; None is chosen from memory.
+        on_error: what happens at a record that cannot be read (a line that is no JSON, a field that is
+            missing or no text, bytes that are not UTF-8, a damaged file): "raise", or "skip" it, count
+            it and say in `.provenance["notes"]` where it was.
 
     Returns:
         The options in force, usable as a context manager.
@@ -82,6 +91,18 @@ def options(**values: Any) -> _Options:
 def current(name: str, given: Any = None) -> Any:
     """What a call was given, or the option in force where it was given None."""
     return _STATE.get()[name] if given is None else given
+
+
+def skips(on_error: Any = None) -> bool:
+    """Whether a record that cannot be read is stepped over.
+
+    Raises:
+        ArgumentError: neither "raise" nor "skip".
+    """
+    value = current("on_error", on_error)
+    if value not in ON_ERROR:
+        raise ArgumentError(f"on_error={value!r}: {' or '.join(map(repr, ON_ERROR))}.")
+    return value == "skip"
 
 
 def checked_seed(given: Any = None) -> int | None:

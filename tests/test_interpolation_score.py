@@ -290,7 +290,7 @@ def test_what_does_not_fit_is_refused_before_a_pass(tiny_gpt2, options, words, m
 
 @pytest.mark.parametrize(
     ("texts", "words"),
-    [([[7]], "one token"), ([""], "empty"), ([], "no text"), ([[1, 999]], "999")],
+    [([[7]], "shorter than 2 tokens"), ([""], "empty"), ([], "no text"), ([[1, 999]], "999")],
 )
 def test_texts_that_cannot_be_scored_are_refused(tiny_gpt2, texts, words):
     with pytest.raises(ArgumentError, match=words):

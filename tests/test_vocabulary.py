@@ -43,7 +43,7 @@ OPTIONS = {
     "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs",
     "stop_at_eos", "cache",
     # running
-    "batch_tokens", "progress", "out", "dry_run", "length", "chunk",
+    "batch_tokens", "progress", "out", "dry_run", "length", "chunk", "on_error",
     # what is kept
     "edits", "logits",
     # how much of a cache stays: the first keys, and all of them
@@ -67,6 +67,8 @@ OPTIONS = {
     "conditions",
     # thresholds, named as in the papers
     "threshold", "ratio", "epsilon",
+    # further results on the page of a report
+    "more",
     # pictures
     "theme", "width_mm", "title", "js",
 }  # fmt: skip

@@ -11,7 +11,7 @@ from ..corpus import Batch
 from ..costs import Plan
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
-from ..settings import checked_seed, current
+from ..settings import OnError, Progress, checked_seed, current
 from ..tokens import Bos
 from .blend import Blend, Norm, Target, resolve_blend
 from .blended import Blended
@@ -39,7 +39,8 @@ def score(
     limit: int | None = None,
     column: str | None = None,
     batch_tokens: int | None = None,
-    progress: bool | None = None,
+    on_error: OnError | None = None,
+    progress: Progress | None = None,
     seed: int | None = None,
     dry_run: bool | None = None,
 ) -> InterpolatedScore | Plan:
@@ -65,6 +66,8 @@ def score(
         extrapolate: allow weights outside [0, 1].
         reference: score the plain model too; without it, what it would say is NaN.
         length: longest window in tokens, BOS included; None is the context, at most 1,024.
+        on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a text that
+            cannot be read, or has no second token; the notes in `.provenance` say which.
         seed: of the bootstrap in `.change()`.
         dry_run: True to return the `Plan` of the call instead of running it.
 
@@ -87,7 +90,7 @@ def score(
     )
     if not isinstance(reference, bool):
         raise ArgumentError(f"reference={reference!r}: True or False.")
-    corpus = {"bos": bos, "length": length, "limit": limit, "column": column}
+    corpus = {"bos": bos, "length": length, "limit": limit, "column": column, "on_error": on_error}
     read = Texts[dict[str, np.ndarray]].of(adapter, texts, batch_tokens=batch_tokens, **corpus)
     chosen = checked_seed(seed) or 0
 

@@ -15,7 +15,7 @@ from ..costs import Plan
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..results import Result
-from ..settings import checked_seed, current
+from ..settings import OnError, Progress, checked_seed, current
 from ..statistics import ends, interval, resampled
 from ..tokens import Bos
 from .blend import Norm, Target, resolve_blend
@@ -85,7 +85,8 @@ def surprise(
     limit: int | None = None,
     column: str | None = None,
     batch_tokens: int | None = None,
-    progress: bool | None = None,
+    on_error: OnError | None = None,
+    progress: Progress | None = None,
     seed: int | None = None,
     dry_run: bool | None = None,
 ) -> Surprise | Plan:
@@ -124,7 +125,7 @@ def surprise(
         extrapolate=extrapolate,
     )
     positive_whole("lags", lags)
-    corpus = {"bos": bos, "length": length, "limit": limit, "column": column}
+    corpus = {"bos": bos, "length": length, "limit": limit, "column": column, "on_error": on_error}
     read = Texts[dict[str, np.ndarray]].of(adapter, texts, batch_tokens=batch_tokens, **corpus)
     chosen = checked_seed(seed) or 0
 

@@ -15,7 +15,7 @@ from ..costs import Plan
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..results import Result
-from ..settings import checked_seed, current
+from ..settings import OnError, Progress, checked_seed, current
 from ..statistics import interval
 from ..tokens import Bos
 from .blend import Blend, Norm, Target, resolve_blend
@@ -86,7 +86,8 @@ def sweep(
     limit: int | None = None,
     column: str | None = None,
     batch_tokens: int | None = None,
-    progress: bool | None = None,
+    on_error: OnError | None = None,
+    progress: Progress | None = None,
     seed: int | None = None,
     dry_run: bool | None = None,
 ) -> InterpolationSweep | Plan:
@@ -123,7 +124,7 @@ def sweep(
         ]
         for at in first.layers
     ]
-    corpus = {"bos": bos, "length": length, "limit": limit, "column": column}
+    corpus = {"bos": bos, "length": length, "limit": limit, "column": column, "on_error": on_error}
     read = Texts[np.ndarray].of(adapter, texts, batch_tokens=batch_tokens, **corpus)
     chosen = checked_seed(seed) or 0
 

@@ -15,6 +15,7 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter
 from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import tokens_that_fit
+from ..settings import OnError, Progress
 from ..tokens import Bos
 from .blended import plain_path
 
@@ -55,6 +56,7 @@ class Texts(Generic[T]):
         limit: int | None,
         column: str | None,
         batch_tokens: int | None,
+        on_error: OnError | None = None,
     ) -> Texts[T]:
         """Texts as windows of at most 1,024 tokens, which overlap by a quarter; see `Corpus`."""
         corpus = Corpus(
@@ -67,12 +69,14 @@ class Texts(Generic[T]):
             column=column,
             batch_tokens=tokens_that_fit(adapter, batch_tokens),
             overlap=OVERLAP,
+            on_error=on_error,
+            least=2,
         )
         if corpus.length < 2:
             raise ArgumentError(f"length={corpus.length}: one token predicts nothing; at least 2.")
         return cls(corpus)
 
-    def read(self, work: Work[T], *, progress: bool | None) -> None:
+    def read(self, work: Work[T], *, progress: Progress | None) -> None:
         """Fill `answers` with what `work` makes of each batch; Ctrl-C leaves what is finished.
 
         Raises:
@@ -164,10 +168,6 @@ class Texts(Generic[T]):
     def _check(self, batch: Batch) -> None:
         size = self.corpus.adapter.d_vocab
         for window in batch.windows:
-            if len(window.ids) < 2:
-                raise ArgumentError(
-                    f"texts[{window.document}] has one token, and no next token to predict."
-                )
             if max(window.ids) >= size:
                 raise ArgumentError(
                     f"texts[{window.document}] has the token id {max(window.ids)}, and this model's "

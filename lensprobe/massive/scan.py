@@ -16,7 +16,7 @@ from ..models.adapter import adapter_for
 from ..models.sites import DEFAULT_SITE
 from ..planning import plan
 from ..scanning import Scan
-from ..settings import current
+from ..settings import OnError, Progress, current
 from ..shards.keeping import Keeper
 from ..tokens import Bos, token_strings
 from .reading import MassiveReading
@@ -49,7 +49,8 @@ def scan(
     column: str | None = None,
     batch_tokens: int | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: bool | None = None,
+    on_error: OnError | None = None,
+    progress: Progress | None = None,
     dry_run: bool | None = None,
 ) -> MassiveScan | Plan:
     """Massive activations after Sun et al. (2402.17762, section 2.2), layer by layer.
@@ -65,8 +66,9 @@ def scan(
 
     Args:
         model: a TransformerLens model.
-        texts: text, token ids, chat messages, any iterable of those, a `datasets` dataset, or a
-            `.txt` or `.jsonl` file; see `corpus`. Longer texts are split into windows.
+        texts: text, token ids, chat messages, any iterable of those, a `datasets` dataset, or text,
+            JSONL or Parquet files, compressed ones too; see `documents`. Longer texts are split into
+            windows.
         layers: which layers are read; layers above the last of them are not run.
         site: one number per token and dimension is read there (not `attn.pattern`).
         bos: whether windows begin with BOS; `"auto"` is what the model's own tokenizing does.
@@ -79,7 +81,9 @@ def scan(
         out: a folder for what is finished. The same call with the same folder goes on where the
             last one ended, however it ended, and gives the same numbers, bit for bit; at its end
             the result is there too, for `lp.open(out)`.
-        progress: True, False, or None for a bar when it takes long.
+        on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
+            cannot be read; what was skipped, and where it was, is in `.provenance["notes"]`.
+        progress: True, False, None for a bar when it takes long, "json" for lines of JSON.
         dry_run: True to return the `Plan` of the scan instead of running it.
 
     Returns:
@@ -106,6 +110,7 @@ def scan(
         limit=limit,
         column=column,
         batch_tokens=batch_tokens,
+        on_error=on_error,
     )
     run = Scan(adapter, corpus, reading)
     if current("dry_run", dry_run):

@@ -8,13 +8,13 @@ from typing import Any, Generic, TypeVar
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from ..costs import Plan, measured
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
-from ..settings import current
+from ..settings import Progress, current
 from ..tokens import Encoded
+from .progress import progress_bar
 
 __all__ = [
     "Outcome",
@@ -28,9 +28,6 @@ __all__ = [
 
 PASS_BYTES = 64 * 2**20
 """What one chunk may take for attention scores and logits; weights and cache are not counted."""
-
-PATIENCE = 5.0
-"""Seconds before a progress bar shows itself."""
 
 T = TypeVar("T")
 
@@ -79,15 +76,6 @@ def chunks(
     return [(begin, min(begin + size, length)) for begin in range(0, length, size)]
 
 
-def progress_bar(unit: str, progress: bool | None, **options: Any) -> Any:
-    """A tqdm bar: shown, not shown, or with None shown once a call takes long."""
-    shown = current("progress", progress)
-    # tqdm's own rule for None: silent where the output is not a terminal.
-    disable = None if shown is None else not shown
-    delay = PATIENCE if shown is None else 0.0
-    return tqdm(unit=unit, disable=disable, delay=delay, leave=False, **options)
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -112,7 +100,7 @@ def each_group(
     work: Callable[[list[int]], Sequence[T]],
     *,
     batch_tokens: int | None,
-    progress: bool | None,
+    progress: Progress | None,
 ) -> Outcome[T]:
     """Run `work` on groups of text indices; it returns an answer for each.
 

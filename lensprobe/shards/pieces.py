@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from ..corpus import Corpus, Tally, Window
-from ..errors import OutputError
+from ..documents import Broken
+from ..errors import ArgumentError, OutputError
 from ..tokens import Encoded, TokenBatch
 from .files import fingerprint
 from .folder import Kept
@@ -55,55 +56,59 @@ def pieces(corpus: Corpus, tokens: int, earlier: Callable[[int], Kept | None]) -
         OutputError: the texts of a kept piece have changed.
     """
     stream = enumerate(corpus.source.stream)
-    number = documents = 0
+    number = 0
     while True:
         kept = earlier(number)
-        found = _next(corpus, stream, number, tokens) if kept is None else _again(stream, kept)
-        if found is None:
-            break
-        documents += found.tally.documents
+        if kept is None:
+            found = _next(corpus, stream, number, tokens)
+        else:
+            found = _again(corpus, stream, kept)
         if kept is not None:
             found = dataclasses.replace(found, number=number, kept=kept)
-            corpus.read.merge(found.tally)
+        corpus.read.merge(found.tally)
+        if not found.tally.tokens:
+            # The end, or broken records at the end, which a later run meets again.
+            break
         yield found
         number += 1
-    corpus.end(documents)
+    corpus.end()
 
 
 def _next(
     corpus: Corpus, stream: Iterator[tuple[int, tuple[str, Any]]], number: int, tokens: int
-) -> Piece | None:
+) -> Piece:
     windows: list[Window] = []
     texts: list[bytes] = []
     tally = Tally()
     for document, (place, text) in stream:
-        own = tuple(corpus.cut(document, place, text))
-        windows += own
+        windows += corpus.cut(document, place, text, tally)
         texts.append(_bytes(text))
-        tally.add(own, corpus.length)
         if tally.tokens >= tokens:
             break
-    return Piece(number, tuple(windows), tally, fingerprint(*texts)) if texts else None
+    return Piece(number, tuple(windows), tally, fingerprint(*texts))
 
 
-def _again(stream: Iterator[tuple[int, tuple[str, Any]]], kept: Kept) -> Piece | None:
+def _again(corpus: Corpus, stream: Iterator[tuple[int, tuple[str, Any]]], kept: Kept) -> Piece:
     facts = dict(kept.facts)
     before = facts.pop("fingerprint")
     facts.pop("notes", None)
     tally = Tally(**facts)
-    texts = [
-        _bytes(text) for _, (_, (_, text)) in zip(range(tally.documents), stream, strict=False)
-    ]
+    count = tally.documents + tally.skipped
+    texts = [_bytes(text) for _, (_, (_, text)) in zip(range(count), stream, strict=False)]
     if fingerprint(*texts) != before:
         raise OutputError(
-            f"the texts are not those of the run that is kept there: one of {tally.documents} "
+            f"the texts are not those of the run that is kept there: one of {count} "
             "documents has changed or is missing; name another folder."
         )
+    if tally.skipped and not corpus.skips:
+        raise ArgumentError(f'{tally.reasons[0]} An earlier run skipped it, with on_error="skip".')
     return Piece(0, (), tally, before)
 
 
 def _bytes(text: Any) -> bytes:
-    """A text's own bytes: the words, or the token ids."""
+    """A text's own bytes: the words, or the token ids; of a broken record what is wrong with it."""
+    if isinstance(text, Broken):
+        return b"broken" + text.reason.encode("utf-8", "surrogatepass")
     if isinstance(text, str):
         return b"text" + text.encode("utf-8", "surrogatepass")
     if isinstance(text, Encoded):

@@ -19,7 +19,7 @@ from ..models.adapter import Adapter, adapter_for
 from ..models.sites import DEFAULT_SITE
 from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import WHOLE
-from ..settings import checked_seed, current
+from ..settings import OnError, Progress, checked_seed, current
 from ..tokens import Bos
 from .estimators import ESTIMATORS, Estimator
 from .layered import SteeringVectors
@@ -46,7 +46,8 @@ def difference(
     column: str | None = None,
     limit: int | None = None,
     batch_tokens: int | None = None,
-    progress: bool | None = None,
+    on_error: OnError | None = None,
+    progress: Progress | None = None,
     seed: int | None = None,
     dry_run: bool | None = None,
 ) -> SteeringVector | SteeringVectors | Plan:
@@ -76,7 +77,9 @@ def difference(
         column: which field of a record is the text; None is `text`.
         limit: most questions, or most texts of each side.
         batch_tokens: most tokens in one forward pass, pads included.
-        progress: True, False, or None for a bar when it takes long.
+        on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
+            cannot be read, or is too long; what stands beside it on the other side goes with it.
+        progress: True, False, None for a bar when it takes long, "json" for lines of JSON.
         seed: for the sample that `"logistic"` is fitted on beyond 8,192 texts a side or 512 MB;
             None is 0.
         dry_run: True to return the `Plan` instead; a generator is used up by it.
@@ -104,6 +107,7 @@ def difference(
         column=column,
         limit=limit,
         paired=kind.paired,
+        on_error=on_error,
     )
     run = _Run(
         adapter,
@@ -149,7 +153,7 @@ class _Run:
     lost: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def run(self, progress: bool | None) -> SteeringVector | SteeringVectors:
+    def run(self, progress: Progress | None) -> SteeringVector | SteeringVectors:
         with progress_bar("pair", progress) as bar:
             try:
                 for group in self.reader.groups(self.sides.pairs(), self.batch_tokens):
@@ -215,7 +219,8 @@ class _Run:
         return vectors[0] if self.one else SteeringVectors(vectors)
 
     def _notes(self) -> list[str]:
-        notes = list(self.notes)
+        lost = self.sides.lost
+        notes = [*([lost.complaint] if lost.skipped else []), *self.notes]
         if self.reader.whole:
             notes.append(WHOLE)
         if self.adapter.model.training:

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from typing_extensions import override
 
-from ..documents import records
+from ..documents import Broken, readable, records
 from ..errors import ArgumentError
 from ..settings import checked_seed
 
@@ -115,13 +115,16 @@ def questions(texts: Any, *, limit: int | None = None) -> Questions:
         return texts
     source = Path(texts).name if isinstance(texts, str | os.PathLike) else "memory"
     source = texts.source if isinstance(texts, Questions) else source
-    return Questions([item for _, item in stream_questions(texts, limit)], source)
+    return Questions([item for _, item in readable(stream_questions(texts, limit))], source)
 
 
 def stream_questions(
     texts: Any, limit: int | None = None, argument: str = "texts"
-) -> Iterator[tuple[str, Question]]:
-    """`(place, question)` one after another; see `questions`. Errors call the data `argument`."""
+) -> Iterator[tuple[str, Any]]:
+    """`(place, question)` one after another; see `questions`. Errors call the data `argument`.
+
+    `Broken` stands for a record that is no question.
+    """
     if isinstance(texts, str | os.PathLike):
         texts = Path(texts)
         if texts.suffix != ".jsonl":
@@ -134,12 +137,20 @@ def stream_questions(
         texts = [texts]
     elif isinstance(texts, Sequence) and not texts:
         raise ArgumentError(f"{argument} holds no question; give at least one.")
-    stream, _ = records(texts, limit=limit, argument=argument)
     place = None
-    for place, record in stream:
-        yield place, _question(place, record)
+    for place, record in records(texts, limit=limit, argument=argument).stream:
+        yield place, _or_broken(place, record)
     if place is None:
         raise ArgumentError(f"{argument} holds no question; give at least one.")
+
+
+def _or_broken(place: str, record: Any) -> Question | Broken:
+    if isinstance(record, Broken):
+        return record
+    try:
+        return _question(place, record)
+    except ArgumentError as error:
+        return Broken(str(error))
 
 
 def _question(place: str, record: Any) -> Question:

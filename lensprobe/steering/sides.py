@@ -8,9 +8,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from ..documents import documents
+from ..corpus import Tally
+from ..documents import Broken, documents
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
+from ..settings import OnError, skips
 from ..tokens import Bos, encode
 from .questions import Questions, stream_questions
 from .reading import Pair, Text
@@ -30,10 +32,13 @@ class Sides:
         negative: the other texts.
         read: which token of each text; None is the answer of questions and the last token of texts.
         paired: whether the two sides must have equally many texts.
+        on_error: "raise" or "skip" at a record that cannot be read; None is what `options` says. What
+            stands beside a skipped text on the other side is skipped with it.
 
     Attributes:
         counts: texts of each side so far.
         tokens: of both sides so far.
+        lost: what was skipped so far.
 
     Raises:
         ArgumentError: an empty side, one side only, a token that cannot be read, or unequal counts
@@ -51,10 +56,12 @@ class Sides:
         column: str | None,
         limit: int | None,
         paired: bool,
+        on_error: OnError | None = None,
     ) -> None:
         self.adapter, self.bos, self.paired = adapter, adapter.bos(bos), paired
         self.asks = negative is None
         self.read: Read = _checked(read, self.asks)
+        self.skips, self.lost = skips(on_error), Tally()
         self.counts = [0, 0]
         self.tokens = 0
         self.sources = [_source(given) for given in (positive, negative)]
@@ -85,7 +92,8 @@ class Sides:
             yield pair
         for name, count in zip(SIDES, self.counts, strict=True):
             if not count:
-                raise ArgumentError(f"{name} is empty; a contrast needs texts on both sides.")
+                lost = f" ({self.lost.complaint})" if self.lost.skipped else ""
+                raise ArgumentError(f"{name} is empty; a contrast needs texts on both sides{lost}.")
 
     def _check_equal(self, positive: int | None, negative: int | None) -> None:
         if positive != negative:
@@ -95,18 +103,35 @@ class Sides:
 
     def _asked(self, given: Any, limit: int | None) -> Iterator[Pair]:
         for number, (place, item) in enumerate(stream_questions(given, limit, "positive")):
-            one, two = (
-                self._text(place, item.question + answer, answer)
+            if isinstance(item, Broken):
+                self._skip(ArgumentError(item.reason))
+                continue
+            sides = [
+                (place, item.question + answer, answer)
                 for answer in (item.matching, item.not_matching)
-            )
-            yield Pair(number, one, two)
+            ]
+            yield from self._pair(number, sides)
 
     def _told(self, positive: Iterator[Any], negative: Iterator[Any]) -> Iterator[Pair]:
         for number, both in enumerate(zip_longest(positive, negative)):
-            one, two = (None if t is None else self._text(t[0], t[1], "") for t in both)
+            yield from self._pair(number, [None if t is None else (*t, "") for t in both])
+
+    def _pair(self, number: int, sides: list[Any]) -> Iterator[Pair]:
+        try:
+            one, two = (None if side is None else self._text(*side) for side in sides)
+        except ArgumentError as error:
+            self._skip(error)
+        else:
             yield Pair(number, one, two)
 
+    def _skip(self, error: ArgumentError) -> None:
+        if not self.skips:
+            raise error
+        self.lost.skip(str(error))
+
     def _text(self, place: str, text: Any, answer: str) -> Text:
+        if isinstance(text, Broken):
+            raise ArgumentError(text.reason)
         try:
             ids = tuple(encode(self.adapter, text, self.bos))
         except ArgumentError as error:

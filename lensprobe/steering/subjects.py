@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import positions as where
-from ..documents import documents, records
+from ..documents import documents, readable, records
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
 from ..positions import Positions
@@ -90,7 +90,7 @@ def _asks(texts: Any) -> bool:
     if isinstance(texts, Questions | Question):
         return True
     if isinstance(texts, str | os.PathLike) and str(texts).endswith(".jsonl"):
-        _, first = next(records(texts, limit=1)[0], (None, None))
+        _, first = next(records(texts, limit=1).stream, (None, None))
         return isinstance(first, Mapping) and FIELDS["matching"] in first
     if not isinstance(texts, list | tuple) or not texts:
         return False
@@ -109,7 +109,7 @@ def _subject(
         rows = [_question_row(adapter, f"{name}[{i}]", q, bos) for i, q in enumerate(asked)]
     else:
         stream = documents(part, column=column, limit=limit, argument=name).stream
-        rows = [_text_row(adapter, place, text, bos) for place, text in stream]
+        rows = [_text_row(adapter, place, text, bos) for place, text in readable(stream)]
     if not rows:
         raise ArgumentError(f"{name} holds no text at all; give at least one.")
     longest = max(map(len, rows))

@@ -11,9 +11,9 @@ import pandas as pd
 from typing_extensions import Self
 
 from ...citations import GU
+from ...parquet import read_folder, write_folder
 from ...results import Result
 from ..result import SUN
-from .folders import read_folder, write_folder
 
 __all__ = ["TrainingWatch"]
 
@@ -96,7 +96,7 @@ class TrainingWatch(Result):
             OutputError: the folder holds a result already, or cannot be written.
         """
         tables = {name: getattr(self, name) for name in self.tables}
-        return write_folder(folder, tables, self.provenance, overwrite=overwrite)
+        return write_folder(folder, tables, self.provenance, overwrite=overwrite, narrow=True)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Self:
