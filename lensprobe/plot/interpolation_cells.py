@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "Cells", "key", "tint"]
 
-STRONGEST = 0.55
+STRONGEST = 0.38
 """How much of its colour a cell takes at most: tokens must be read on it."""
 FAR = 1000
 """The rank from which on a token leaves no colour."""

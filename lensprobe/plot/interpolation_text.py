@@ -189,8 +189,7 @@ def _lines(
     rows: pd.DataFrame, wide: int, measure: str, limit: float, look: Look, panel: int
 ) -> go.Heatmap:
     theme = look.theme
-    # The pale part of each scale alone: tokens must be read on it.
-    scale = theme.diverging[1:6] if measure == "change" else theme.sequential[:4]
+    scale = theme.signed_cells if measure == "change" else theme.cells
     names = [label(str(token), 9) for token in rows["token"]]
     return go.Heatmap(
         x=list(range(wide)),

@@ -24,9 +24,9 @@ NAMES = {
     "random": "random direction",
 }
 PANELS = {
-    "loss": "log loss",
+    "loss": "log loss (nats an image)",
     "distance": "distance (spreads)",
-    "nearest_loss": "log loss, put back",
+    "nearest_loss": "log loss, put back (nats)",
 }
 
 
@@ -152,7 +152,7 @@ def pairs(
         height=420,
         showlegend=True,
         xaxis={"title": {"text": "distance to the nearest training activation (class spreads)"}},
-        yaxis={"title": {"text": "log loss (log scale)"}, "type": "log", "dtick": 1},
+        yaxis={"title": {"text": "log loss (nats an image, log scale)"}, "type": "log", "dtick": 1},
     )
 
 

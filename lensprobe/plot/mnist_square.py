@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 
 from .axes import finite
 from .theme import Words, build, colour_bar, number, style
-from .wording import model_name
+from .wording import capital, model_name
 
 if TYPE_CHECKING:
     from ..mnist import Study
 
-__all__ = ["NAMES", "SHARES", "behind", "square", "study_sentence"]
+__all__ = ["NAMES", "SHARES", "behind", "scale_name", "square", "study_sentence"]
 
 NAMES = {
     "loss": "log loss",
@@ -56,7 +56,7 @@ def square(
     shares = measure in SHARES
     # Losses span three powers of ten, and the unedited ones would all be one colour.
     shown = values if shares else np.log10(np.where(values > 0, values, np.nan))
-    coefficient = number(study.nearest_scale(scale))
+    coefficient, name = number(study.nearest_scale(scale)), capital(NAMES[measure])
     trace = go.Heatmap(
         x=digits,
         y=digits,
@@ -65,17 +65,17 @@ def square(
         texttemplate="%{text}",
         textfont={"size": look.theme.size - 3},
         colorscale=list(look.theme.sequential),
-        colorbar=colour_bar(NAMES[measure], look.theme, **({} if shares else _decades(shown))),
+        colorbar=colour_bar(scale_name(measure), look.theme, **({} if shares else _decades(shown))),
         **({"zmin": 0.0, "zmax": 1.0} if shares else {}),
         xgap=1,
         ygap=1,
         hovertemplate="<b>%{y} − %{x}</b><br>%{text}<extra></extra>",
     )
     words = Words(
-        title=f"{NAMES[measure].capitalize()} under a − b, {behind(study, at)}",
+        title=f"{name} under a − b, {behind(study, at)}",
         subtitle=f"{model_name(study)}, coefficient {coefficient}, {GROUPS[images]}",
         caption=(
-            f"{NAMES[measure]} of {GROUPS[images]} when the vector a − b is added {behind(study, at)}. "
+            f"{name} of {GROUPS[images]} when the vector a − b is added {behind(study, at)}. "
             "On the diagonal nothing is added: the unedited network."
         ),
         finding=_square_sentence(frame),
@@ -101,6 +101,12 @@ def square(
             "constrain": "domain",
         },
     )
+
+
+def scale_name(measure: str) -> str:
+    """A measure as a scale names it: its unit, and whether the scale is a logarithm."""
+    said = ["nats an image"] * (measure == "loss") + ["log scale"] * (measure not in SHARES)
+    return f"{NAMES[measure]} ({', '.join(said)})" if said else NAMES[measure]
 
 
 def _decades(shown: np.ndarray) -> dict[str, Any]:

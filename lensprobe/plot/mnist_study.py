@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 from ..errors import ArgumentError
 from .axes import finite, rows_of
 from .mnist_pictures import distributions, pictures
-from .mnist_square import NAMES, SHARES, square
+from .mnist_square import NAMES, SHARES, scale_name, square
 from .steering_parts import band
 from .theme import Look, Words, build, number, style
-from .wording import model_name
+from .wording import capital, model_name
 
 if TYPE_CHECKING:
     from ..mnist import Study
@@ -65,15 +65,15 @@ def layers(
         traces.append(_line(known, "3 − 1, published", look.theme.lines[2], "dot", "diamond-open"))
     traces.append(_level(study.layers, float(rows["plain"].median()), look))
     words = Words(
-        title=f"{NAMES[measure].capitalize()}, layer by layer",
+        title=f"{capital(NAMES[measure])}, layer by layer",
         subtitle=f"{model_name(study)}, coefficient {number(study.nearest_scale(scale))}",
         caption=(
-            f"{NAMES[measure]} when a − b is added behind one layer. By linearity an addition before "
-            "a linear layer equals one behind it. The band is the middle half of the pairs."
+            f"{capital(NAMES[measure])} when a − b is added behind one layer. By linearity an "
+            "addition before a linear layer equals one behind it. The band is the middle half of the pairs."
         ),
         finding=_layers_sentence(rows),
     )
-    yaxis = {"title": {"text": NAMES[measure] + (" (log scale)" if measure not in SHARES else "")}}
+    yaxis = {"title": {"text": scale_name(measure)}}
     return build(
         traces,
         look,
@@ -124,11 +124,11 @@ def curves(
         )
     traces.append(_level(study.scales, float(rows["plain"].median()), look))
     words = Words(
-        title=f"{NAMES[measure].capitalize()} against the coefficient",
+        title=f"{capital(NAMES[measure])} against the coefficient",
         subtitle=f"{model_name(study)}, median and middle half of {len(study.pairs)} pairs",
         caption=(
-            f"{NAMES[measure]} when a − b times a coefficient is added behind one layer. Layers that "
-            "linearity makes equal are drawn once."
+            f"{capital(NAMES[measure])} when a − b times a coefficient is added behind one layer. "
+            "Layers that linearity makes equal are drawn once."
         ),
         finding=_layers_sentence(rows_of(rows, scale=study.scales[-1])),
     )
@@ -140,7 +140,7 @@ def curves(
         height=420,
         showlegend=True,
         xaxis={"title": {"text": "coefficient"}},
-        yaxis={"title": {"text": NAMES[measure]}, **logarithmic},
+        yaxis={"title": {"text": scale_name(measure)}, **logarithmic},
     )
 
 
@@ -206,7 +206,7 @@ def distance(
         height=420,
         showlegend=True,
         xaxis={"title": {"text": "distance to the nearest training activation (class spreads)"}},
-        yaxis={"title": {"text": "log loss (log scale)"}, "type": "log", "dtick": 1},
+        yaxis={"title": {"text": "log loss (nats an image, log scale)"}, "type": "log", "dtick": 1},
     )
 
 

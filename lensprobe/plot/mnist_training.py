@@ -70,7 +70,7 @@ def curve(
         height=380,
         showlegend=True,
         xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "log loss (log scale)"}, "type": "log"},
+        yaxis={"title": {"text": "log loss (nats an image, log scale)"}, "type": "log"},
     )
 
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["VIEWS", "causes"]
 
-PANELS = {"ratio": "left of the number", "sink_rate": "sink rate", "change": "change in loss"}
+PANELS = {
+    "ratio": "left of the number",
+    "sink_rate": "sink rate",
+    "change": "change in loss (nats)",
+}
 ENDS = {
     "sink_rate": ("sink_rate", ("low", "high")),
     "change": ("loss", ("change_low", "change_high")),

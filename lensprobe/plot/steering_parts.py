@@ -242,8 +242,7 @@ def token_grid(
         z=grid,
         zmin=0.0,
         zmax=max(known, default=1.0) or 1.0,
-        # The pale end of the scale alone: tokens must be read on it.
-        colorscale=list(theme.sequential[:4]),
+        colorscale=list(theme.cells),
         text=texts,
         texttemplate="%{text}",
         textfont={"size": theme.size - 3, "color": theme.ink},

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["VIEWS", "cosine", "effect"]
 
 EFFECTS = {
-    "log_odds": "change in log-odds of the matching answer",
+    "log_odds": "change in log-odds of the matching answer (nats)",
     "kl": "KL from plain (nats)",
 }
 

@@ -22,7 +22,7 @@ from .steering_wording import (
     with_ends,
 )
 from .theme import Look, Words, build, colour_bar, number, style
-from .wording import model_name
+from .wording import capital, model_name
 
 if TYPE_CHECKING:
     from ..steering import Sweep
@@ -142,7 +142,7 @@ def curves(
         title=f"Dose and response: {NAMES[chosen]}",
         subtitle=f"{model_name(sweep)}, {documents(sweep)}, 95% intervals of the change",
         caption=(
-            f"{NAMES[chosen].capitalize()} against the scale of the added vector, one line a layer, "
+            f"{capital(NAMES[chosen])} against the scale of the added vector, one line a layer, "
             "each steered alone. Bands are 95% bootstrap intervals of the change from the unsteered "
             "model (dashed), paired by document."
         ),

@@ -28,7 +28,7 @@ __all__ = [
 
 NAMES = {
     "probability": "probability of the matching answer",
-    "log_odds": "log-odds of the matching answer",
+    "log_odds": "log-odds of the matching answer (nats)",
     "kl": "KL from plain (nats)",
     "loss": "loss (nats a token)",
     "perplexity": "perplexity",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "by_key",
+    "capital",
     "entropy_sentence",
     "finding_name",
     "finding_sentence",
@@ -34,6 +35,15 @@ __all__ = [
 def model_name(result: Shown) -> str:
     """The model a result is about, as provenance names it."""
     return str(result.provenance.get("model", "model"))
+
+
+def capital(name: str) -> str:
+    """A name at the beginning of a sentence: only its first letter changes.
+
+    >>> capital("KL from plain"), capital("loss of the LM")
+    ('KL from plain', 'Loss of the LM')
+    """
+    return name[:1].upper() + name[1:]
 
 
 def plural(count: Any, word: str) -> str:
