@@ -8,7 +8,7 @@ contrast is that of WCAG 2.1 (level AA: 4.5 to 1 for text, 3 to 1 for graphics).
 from __future__ import annotations
 
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ SIGHT = {
     "tritanopia (Brettel)": ("tritan", "brettel"),
 }
 APART = 12.0
-"""Least CIEDE2000 of two kinds of line; 2 is where a trained eye begins to see that two patches differ."""
+"""Least CIEDE2000 of two kinds of line; about 2 is where a trained eye sees a difference."""
 CLEAR = 20.0
 """Least CIEDE2000 of what is told apart by colour alone: two signs, the two ends of a map."""
 TEXT, GRAPHIC = 4.5, 3.0
@@ -100,7 +100,7 @@ def test_shades_of_one_colour_differ_by_lightness(theme, sight):
 def test_sequential_maps_rise_in_lightness(theme, sight):
     assert rising(theme.sequential, sight)
     steps = [lightness(colour, sight) for colour in theme.sequential]
-    gaps = [abs(b - a) for a, b in zip(steps, steps[1:], strict=False)]
+    gaps = [abs(b - a) for a, b in pairwise(steps)]
     assert abs(steps[-1] - steps[0]) >= 70 and min(gaps) >= 3
 
 

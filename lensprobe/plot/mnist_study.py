@@ -69,7 +69,8 @@ def layers(
         subtitle=f"{model_name(study)}, coefficient {number(study.nearest_scale(scale))}",
         caption=(
             f"{capital(NAMES[measure])} when a − b is added behind one layer. By linearity an "
-            "addition before a linear layer equals one behind it. The band is the middle half of the pairs."
+            "addition before a linear layer equals one behind it. The band is the middle half of "
+            "the pairs."
         ),
         finding=_layers_sentence(rows),
     )
