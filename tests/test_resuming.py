@@ -26,7 +26,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(keeping, "PIECE_TOKENS", 200)
 
 
-@pytest.fixture(params=["massive"])
+@pytest.fixture(params=["massive", "sinks"])
 def scan(request):
     room = getattr(lp, request.param)
     options = LOW if request.param == "massive" else {}

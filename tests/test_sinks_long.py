@@ -32,7 +32,8 @@ def same(one, two):
         a, b = one.to_frame(table), two.to_frame(table)
         words = [name for name in a if a[name].dtype.kind not in "fiub"]
         pd.testing.assert_frame_equal(a[words], b[words])
-        close(a.drop(columns=words), b.drop(columns=words))
+        one_by_one = a.drop(columns=words).to_numpy(float), b.drop(columns=words).to_numpy(float)
+        np.testing.assert_allclose(*one_by_one, rtol=1e-5, atol=1e-5)
 
 
 def patterns_of(model, ids):
@@ -56,6 +57,14 @@ def test_chunks_equal_whole_passes(decoder, chunk):
     assert len(whole.massive) and whole.profile["mass"].notna().all()
     assert parts.provenance["chunk"] == chunk and whole.provenance["chunk"] is None
     assert any(f"chunks of at most {chunk} tokens" in note for note in parts.provenance["notes"])
+
+
+@pytest.mark.weights
+def test_on_real_weights_chunks_are_equal_too(smollm2):
+    text = " ".join(default_texts())
+    options = {"length": 256, "limit": 1, "layers": range(6)}
+    whole = sinks.scan(smollm2, [text], chunk=256, **options)
+    same(whole, sinks.scan(smollm2, [text], chunk=100, **options))
 
 
 def test_a_chunk_is_chosen_that_keeps_patterns_small(tiny_llama, monkeypatch):

@@ -16,6 +16,8 @@ from .identity import identity
 from .pieces import pieces
 
 if TYPE_CHECKING:
+    from ..corpus import Corpus
+    from ..models.adapter import Adapter
     from ..scanning import Scan
 
 __all__ = ["RESULT", "Keeper"]
@@ -47,17 +49,9 @@ class Keeper:
         """Read what is not kept yet, piece by piece; `show` is called after each.
 
         Raises:
-            OutputError: the folder is another run's or cannot be written, or the texts have changed.
-            ArgumentError: hooks of the user's own, of which a later run would know nothing.
+            OutputError: the texts have changed; see also `folder`.
         """
-        if scan.adapter.user_hooks():
-            raise ArgumentError(
-                f"out={str(self.out)!r}: hooks of your own are attached "
-                f"({', '.join(scan.adapter.user_hooks())}); a run that goes on later could not know "
-                "what they do."
-            )
-        named = identity(scan.adapter, scan.corpus, self.analysis, self.options, PIECE_TOKENS)
-        with Folder(self.out, named) as folder:
+        with self.folder(scan.adapter, scan.corpus) as folder:
             for piece in pieces(scan.corpus, PIECE_TOKENS, folder.load):
                 if piece.kept is None:
                     part = scan.part()
@@ -69,6 +63,22 @@ class Keeper:
                     state, notes = piece.kept.state, piece.kept.facts["notes"]
                 scan.take(Bundle.from_state(state), piece.tally, notes)
                 show()
+
+    def folder(self, adapter: Adapter, corpus: Corpus) -> Folder:
+        """The folder, to be entered: nobody else works in it meanwhile, and no other run ever.
+
+        Raises:
+            OutputError: on entering, the folder is another run's or cannot be written.
+            ArgumentError: hooks of the user's own, of which a later run would know nothing.
+        """
+        hooks = adapter.user_hooks()
+        if hooks:
+            raise ArgumentError(
+                f"out={str(self.out)!r}: hooks of your own are attached ({', '.join(hooks)}); a run "
+                "that goes on later could not know what they do."
+            )
+        named = identity(adapter, corpus, self.analysis, self.options, PIECE_TOKENS)
+        return Folder(self.out, named)
 
     def within(self, name: str) -> Keeper:
         """The same for one part of the run, in a folder of its own inside."""

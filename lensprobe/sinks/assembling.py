@@ -9,7 +9,6 @@ from ..models.adapter import Adapter
 from ..scanning import Scan
 from ..statistics import Bundle
 from ..tokens import token_strings
-from .long import Columns
 from .outliers import SAMPLE
 from .reading import LEAST_QUERIES, SinkReading
 from .result import SinkScan
@@ -32,7 +31,6 @@ def assembled(
     runs: Mapping[str, Scan],
     *,
     natural: Sequence[str],
-    columns: Columns,
     seed: int | None,
     complete: bool,
 ) -> SinkScan:
@@ -58,7 +56,7 @@ def assembled(
             for name, run in runs.items()
         },
         "seed": seed,
-        "chunk": columns.largest if columns.pieces > 1 else None,
+        "chunk": _chunk(total),
         "learned_sinks": reading.learned,
         "definitions": definitions(reading, texts[0].corpus.length, texts[0].corpus.bos),
         "nonfinite": _nonfinite(total, reading),
@@ -96,6 +94,12 @@ def definitions(reading: SinkReading, length: int, bos: bool) -> dict[str, str]:
         "dormant": f"mean attention to the first token above {reading.epsilon:g} in that condition",
         "value_norm": "norm of the value vector at key 0; other_norm: mean norm elsewhere",
     }
+
+
+def _chunk(total: Bundle) -> int | None:
+    """The longest range of columns, where any text was read in more than one."""
+    columns, ranges = total["passes"].state()["keys"].T
+    return int(columns.max()) if (ranges > 1).any() else None
 
 
 def _merged(totals: Sequence[Bundle]) -> Bundle:

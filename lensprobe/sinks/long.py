@@ -25,17 +25,11 @@ class Columns:
 
     A pattern in memory is then chunk x T and never T x T. Under the user's own hooks, which must
     see whole passes, and with a chunk as long as the text, batches are read whole.
-
-    Attributes:
-        largest: the longest range that was read so far.
-        pieces: the largest number of ranges of one batch so far.
     """
 
     def __init__(self, adapter: Adapter, chunk: int | None) -> None:
         self.adapter = adapter
         self.chunk = chunk
-        self.largest = 0
-        self.pieces = 0
         # Told now, before a text is read, if it is no number of tokens.
         chunks(adapter, 1, 1, chunk, False)
 
@@ -50,7 +44,6 @@ class Columns:
         found = chunks(self.adapter, rows, length, self.chunk, False)
         longest = max(end - begin for begin, end in found)
         self._require(rows, longest, length)
-        self.largest, self.pieces = max(self.largest, longest), max(self.pieces, len(found))
         return found
 
     def _require(self, rows: int, queries: int, keys: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class SinkReading:
     - `secondary`: KeyedMoments (layer index, position, token): attention of heads that sink there
     - `lengths`: Counts (length): sequences
     - `tokens`: Counts (key, token)
+    - `passes`: Counts (columns, ranges): batches read in so many ranges of so many columns at most
     - `nonfinite`: Counts (layer index): sequences whose attention or entropy is infinite or NaN
     """
 
@@ -75,6 +77,12 @@ class SinkReading:
         self.heads = adapter.n_heads
         self.kv_shape = (adapter.n_kv_heads, adapter.d_head)
         self.learned = has_learned_sinks(adapter)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the statistics depend on, JSON values only."""
+        names = ("layers", "keys", "epsilons", "threshold", "ratio")
+        return {name: getattr(self, name) for name in names}
 
     def open(self, batch: Batch) -> tuple[Hooks, Callable[[], Bundle]]:
         """See `scanning.Reading`."""
@@ -107,6 +115,7 @@ class _Seen:
         # What each key was given by all queries, a number a key however many queries there are.
         self.given = np.zeros((layers, rows, reading.heads, width))
         self.columns: dict[tuple[str, int], int] = {}
+        self.ranges: list[int] = []
         by_head = (reading.heads,)
         self.entropy = [Moments(by_head) for _ in reading.layers]
         self.remainder = [Moments(by_head) for _ in reading.layers]
@@ -129,6 +138,8 @@ class _Seen:
 
     def pattern(self, layer: int, pattern: Tensor) -> None:
         begin, end = self._span("attn.pattern", layer, pattern.shape[2])
+        if layer == 0:
+            self.ranges.append(end - begin)
         # A model spread over devices has its layers elsewhere.
         real = self.real[:, begin:end].to(pattern.device)
         pattern = pattern.detach()
@@ -182,6 +193,7 @@ class _Seen:
             "secondary": self._secondary(mean, queries),
             "lengths": Counts(1),
             "tokens": Counts(2),
+            "passes": Counts(2),
             "nonfinite": Counts(1),
         }
         parts["attention"].update(attention)
@@ -194,6 +206,7 @@ class _Seen:
         parts["mass"].update(self._mass(massive))
         parts["massive"].update(self._with_tokens(*np.nonzero(massive)))
         parts["lengths"].update(lengths[:, None])
+        parts["passes"].update(np.array([[max(self.ranges), len(self.ranges)]]))
         early = self.positions < reading.keys
         parts["tokens"].update(self._with_tokens(self.rows[early], self.positions[early]))
         return Bundle(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,11 +12,12 @@ import pandas as pd
 
 from ..corpus import Corpus
 from ..costs import Plan
-from ..errors import Interrupted
+from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..planning import plan
 from ..scanning import Scan
 from ..settings import checked_seed, current
+from ..shards.keeping import Keeper
 from ..tokens import Bos
 from .assembling import assembled
 from .checks import EPSILONS, at_least_zero, checked_epsilons, checked_keys
@@ -47,6 +49,7 @@ def scan(
     seed: int | None = None,
     chunk: int | None = None,
     batch_tokens: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     dry_run: bool | None = None,
 ) -> SinkScan | Plan:
@@ -85,6 +88,8 @@ def scan(
         chunk: most tokens of each row in one pass over the cache; None is chosen from memory, so that
             no pattern of length x length is ever built.
         batch_tokens: most tokens in one forward pass, pads included.
+        out: a folder for what is finished, as in `lp.massive.scan`; each corpus has its own inside.
+            Random and repeated tokens then need a `seed`, so that a later call draws them again.
         progress: True, False, or None for a bar when it takes long.
         dry_run: True to return the `Plan` of the scan instead of running it.
 
@@ -93,9 +98,10 @@ def scan(
 
     Raises:
         ArgumentError: an argument out of range, no texts, an empty text, an unreadable file, a chunk
-            for which memory would run out.
+            for which memory would run out; `out` with conditions and no seed.
         HookPointError: the model has no attention patterns.
         ModelError: an encoder-decoder model.
+        OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` is the `SinkScan` of the finished batches.
     """
     adapter = adapter_for(model)
@@ -121,7 +127,17 @@ def scan(
     runs = _Runs(adapter, reading, Columns(adapter, chunk), sources, extra, drawn, options)
     if current("dry_run", dry_run):
         return runs.plan()
-    return runs.run(progress)
+    if out is None:
+        return runs.run(progress, None)
+    if extra and given is None:
+        raise ArgumentError(
+            f"out={str(out)!r}: {' and '.join(extra)} tokens need a seed, so that a run that goes on "
+            "later draws the same ones."
+        )
+    facts = {"chunk": chunk, "corpora": list(sources), "conditions": extra, "seed": given}
+    keeper = Keeper(out, "sinks.scan", {**reading.facts, **facts})
+    with keeper.folder(adapter, first):
+        return keeper.stored(runs.run(progress, keeper))
 
 
 class _Runs:
@@ -146,14 +162,16 @@ class _Runs:
         self.options = options
         self.done: dict[str, Scan] = {}
 
-    def run(self, progress: bool | None) -> SinkScan:
-        """Read everything."""
+    def run(self, progress: bool | None, keeper: Keeper | None) -> SinkScan:
+        """Read everything; what is finished is kept corpus by corpus."""
         result = None
         for name, corpus in self._corpora():
             self.done[name] = Scan(self.adapter, corpus, self.reading, self.columns)
             try:
                 result = self.done[name].run(
-                    lambda _, complete: self._result(complete), progress=progress
+                    lambda _, complete: self._result(complete),
+                    progress=progress,
+                    keeper=None if keeper is None else keeper.within(name),
                 )
             except Interrupted as interrupt:
                 if interrupt.partial is None and len(self.done) > 1:
@@ -196,7 +214,6 @@ class _Runs:
             self.reading,
             self.done,
             natural=[name for name in self.done if name in self.sources],
-            columns=self.columns,
             seed=self.seed if self.extra else None,
             complete=complete,
         )
