@@ -128,7 +128,7 @@ class Explored(ABC):
         """The answer under some settings, computed where it is not known already.
 
         Raises:
-            ArgumentError: a setting of another name; whatever the analysis refuses.
+            ArgumentError: a setting of another name, an empty text; whatever the analysis refuses.
         """
         for name in settings:
             if name not in self.initial:
@@ -137,6 +137,9 @@ class Explored(ABC):
                     f"{nearest(name, self.initial)}"
                 )
         chosen = {**self.initial, **settings}
+        for control in self.controls:
+            if isinstance(control, Text) and not chosen[control.name]:
+                raise ArgumentError(f"{control.name}='': the text is empty.")
         self._forget_what_changed()
         return self.answers.of(tuple(chosen.values()), lambda: self.answer(chosen))
 

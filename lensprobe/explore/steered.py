@@ -33,7 +33,9 @@ __all__ = ["PLAIN", "STEERED", "Steered", "Steering"]
 
 PLAIN, STEERED = "plain", "steered"
 LIKELIEST = 6
-"""Next tokens that are kept of each of the two distributions."""
+"""Next tokens that are looked at in each of the two distributions."""
+SHOWN = 9
+"""Next tokens that are kept of both together."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -251,4 +253,4 @@ def _next_tokens(tokenizer: Any, before: Tensor, after: Tensor) -> pd.DataFrame:
         }
     )
     order = -np.maximum(found["probability"], found["plain_probability"])
-    return found.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+    return found.iloc[np.argsort(order, kind="stable")[:SHOWN]].reset_index(drop=True)

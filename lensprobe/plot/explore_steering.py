@@ -109,7 +109,12 @@ def _axes(found: Steered) -> dict[str, Any]:
             "rangemode": "tozero",
             "nticks": 5,
         },
-        "yaxis": {**token_axis(tokens), "anchor": "x", "range": [-0.6, len(tokens) - 0.4]},
+        "yaxis": {
+            **token_axis(tokens),
+            "title": {"text": "next token"},
+            "anchor": "x",
+            "range": [-0.6, len(tokens) - 0.4],
+        },
         "xaxis2": {
             "title": {"text": "what the plain model writes"},
             "domain": [0.48, 1.0],
