@@ -91,8 +91,10 @@ def write(figures: Iterable[tuple[str, Draw]]) -> None:
                 page.wait_for_selector(".main-svg")
                 page.wait_for_timeout(1000)
                 target = IMAGES / f"{name}-{theme}.png"
-                scale = "css" if figure.layout["height"] > TALL else "device"
-                page.locator(".plotly-graph-div").screenshot(path=target, scale=scale)
+                shown = page.locator(".plotly-graph-div")
+                box = shown.bounding_box()
+                tall = box is not None and box["height"] > TALL
+                shown.screenshot(path=target, scale="css" if tall else "device")
                 print(target.name, f"{target.stat().st_size / 1e3:.0f} KB")
         browser.close()
 
