@@ -235,7 +235,7 @@ def test_packing_loses_no_byte(size, heads, causal, seed):
         for q in range(size):
             for k in range(q + 1 if causal else size):
                 # As the page's script finds it.
-                at = q * (q + 1) // 2 + k if causal else q * size + k
+                at = k * size - k * (k - 1) // 2 + q - k if causal else k * size + q
                 assert flat[head * cells + at] == patterns[head, q, k]
 
 

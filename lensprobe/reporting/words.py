@@ -273,11 +273,19 @@ TABLES = {
     "kinds": "By kind of token",
     "nonfinite": "Values that are not finite",
     "trajectories": "Each massive activation, layer by layer",
-    "heads": "Head by head and key by key",
+    "heads": "Head by head",
     "profile": "Entropy and value norms, head by head",
 }
 
 NOTES = {
+    ("attention", "heads"): (
+        "means over queries, from the model's own weights · entropy in nats · value: attention to the "
+        "first token · previous: to the token before the query · own: to the query itself"
+    ),
+    ("attention", "tokens"): (
+        "value: attention that the token gets, mean over itself and all later queries, over layers and "
+        "heads; the last tokens have few queries"
+    ),
     ("interpolation.generate", "tokens"): (
         "logprob, entropy in nats, rank 1 the likeliest: under the model that wrote the token · "
         "plain_…: the plain model reading the same tokens"

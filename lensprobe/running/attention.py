@@ -133,9 +133,11 @@ class _Seen:
         begin = self.columns[index]
         self.columns[index] = end = begin + weights.shape[1]
         keys = weights.shape[2]
-        steps = (weights.nan_to_num(0.0).clamp(0.0, 1.0) * Attention.steps).round()
+        broken = int(weights.numel() - weights.isfinite().sum())
+        self.broken += broken
+        kept = weights.nan_to_num(0.0).clamp(0.0, 1.0) if broken else weights
+        steps = (kept * Attention.steps).round_()
         self.patterns[index, :, begin:end, :keys] = steps.to(torch.uint8).cpu().numpy()
-        self.broken += int((~weights.isfinite()).sum())
         parts = {
             "entropy": torch.special.entr(weights).sum(-1),
             "value": weights[..., 0],
@@ -143,8 +145,8 @@ class _Seen:
             "own": weights.diagonal(begin, dim1=1, dim2=2),
         }
         for name, values in parts.items():
-            self.sums[name][index] += values.double().sum(1).cpu().numpy()
-        self.given[:keys] += weights.double().sum((0, 1)).cpu().numpy()
+            self.sums[name][index] += values.sum(1, dtype=torch.float64).cpu().numpy()
+        self.given[:keys] += weights.sum((0, 1), dtype=torch.float64).cpu().numpy()
 
     def result(self, ids: tuple[int, ...], **facts: Any) -> Attention:
         """The result, when the whole text was read.

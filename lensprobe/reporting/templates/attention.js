@@ -32,7 +32,8 @@
 
     const weight = (q, k) => {
       if (!weights || (causal && k > q)) return 0;
-      return weights[causal ? q * (q + 1) / 2 + k : q * size + k];
+      // Key after key, each with its queries from itself on.
+      return weights[causal ? k * size - k * (k - 1) / 2 + q - k : k * size + q];
     };
     const rest = () => {
       let top = 0;
@@ -41,22 +42,25 @@
     };
     const shade = (value, top) => Math.sqrt(Math.min(1, value / top));
 
+    // Names of keys stay at the top and names of queries at the left while the pattern scrolls.
+    const side = 92;
+    const across = child(plane, "div", "lp-across"), down = child(plane, "div", "lp-down");
     const canvas = child(plane, "canvas"), cursor = child(plane, "div", "lp-cursor");
     canvas.width = canvas.height = size;
-    let labels = [];
+    Object.assign(across.style, { height: `${side}px` });
+    Object.assign(down.style, { width: `${side}px` });
+    Object.assign(canvas.style, { left: `${side}px`, top: `${side}px` });
     const lay = () => {
-      const side = 92, every = Math.max(1, Math.ceil(13 / cell));
-      for (const label of labels) label.remove();
-      labels = [];
-      Object.assign(canvas.style, { left: `${side}px`, top: `${side}px`, width: `${cell * size}px`, height: `${cell * size}px` });
-      Object.assign(plane.style, { width: `${side + cell * size + 2}px`, height: `${side + cell * size + 2}px` });
+      const wide = `${cell * size}px`, every = Math.max(1, Math.ceil(13 / cell));
+      across.replaceChildren();
+      down.replaceChildren();
+      down.style.height = canvas.style.width = canvas.style.height = wide;
+      plane.style.width = `${side + cell * size + 2}px`;
       for (let i = 0; i < size; i += every) {
-        const middle = side + (i + 0.5) * cell;
-        const down = child(plane, "span", "lp-query"), across = child(plane, "span", "lp-key");
-        down.textContent = across.textContent = tokens[i];
-        Object.assign(down.style, { left: 0, width: `${side - 6}px`, top: `${middle}px` });
-        Object.assign(across.style, { top: 0, height: `${side - 6}px`, left: `${middle}px` });
-        labels.push(down, across);
+        const key = child(across, "span"), query = child(down, "span");
+        key.textContent = query.textContent = tokens[i];
+        Object.assign(key.style, { left: `${side + (i + 0.5) * cell}px`, height: `${side - 6}px` });
+        Object.assign(query.style, { top: `${(i + 0.5) * cell}px`, width: `${side - 6}px` });
       }
       point();
     };
@@ -81,7 +85,7 @@
     };
     const named = (i) => `${i} “${tokens[i]}”`;
     const point = (scroll) => {
-      const side = 92, wide = Math.max(cell, 7);
+      const wide = Math.max(cell, 7);
       Object.assign(cursor.style, { width: `${wide}px`, height: `${wide}px`,
         left: `${side + (key + 0.5) * cell - wide / 2}px`, top: `${side + (query + 0.5) * cell - wide / 2}px` });
       const value = weight(query, key);
@@ -112,6 +116,8 @@
       one(".lp-name").textContent = `Layer ${layer}, head ${head}`;
       const at = buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true");
       for (const step of root.querySelectorAll("[data-step]")) step.disabled = !buttons[at + Number(step.dataset.step)];
+      // Under the row it belongs to, so that a long grid need not be scrolled to and fro.
+      buttons[at].closest(".lp-row").after(zoom);
       zoom.hidden = false;
       if (!("DecompressionStream" in globalThis)) {
         readout.textContent = "This browser cannot unpack the weights (it needs DecompressionStream: Chrome 80, "
@@ -127,7 +133,7 @@
       }
       if (mine !== turn) return;
       weights = data.subarray(head * cells, (head + 1) * cells);
-      if (!cell) cell = clip((root.clientWidth - 130) / size, 1.5, 24);
+      if (!cell) cell = clip((root.clientWidth - side - 24) / size, 1.25, 24);
       lay();
       paint();
       root.dataset.shown = `${layer}.${head}`;
