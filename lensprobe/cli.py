@@ -6,13 +6,31 @@ import sys
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import __version__
+from .cli_options import (
+    COLUMN,
+    DEBUG,
+    DEVICE,
+    LENGTH,
+    LIMIT,
+    MODEL,
+    ON_ERROR,
+    OVERWRITE,
+    PARQUET,
+    PROGRESS,
+    QUIET,
+    TEXTS,
+    OnError,
+    Shown,
+    Theme,
+    What,
+    given,
+)
 from .errors import Interrupted, LensprobeError
 
 __all__ = ["app", "main"]
@@ -29,46 +47,10 @@ app = typer.Typer(
 )
 
 
-class What(str, Enum):
-    """What a scan looks for."""
-
-    massive = "massive"
-    sinks = "sinks"
-    all = "all"
-
-
-class Theme(str, Enum):
-    """Colours of a page."""
-
-    auto = "auto"
-    light = "light"
-    dark = "dark"
-
-
 def _version(given: bool) -> None:
     if given:
         typer.echo(f"lensprobe {__version__}")
         raise typer.Exit
-
-
-MODEL = typer.Argument(
-    metavar="MODEL",
-    help="A hub id (`gpt2`), a folder, a `.gguf` file, `smollm2-135m`, or `planted`.",
-)
-TEXTS = typer.Option(
-    "--texts",
-    metavar="FILE",
-    exists=True,
-    dir_okay=False,
-    help="A `.txt` file (a blank line between documents) or a `.jsonl` file. Without it, a short "
-    "public-domain text that ships with lensprobe.",
-)
-LIMIT = typer.Option("--limit", min=1, metavar="N", help="Read at most N documents.")
-LENGTH = typer.Option("--length", min=2, metavar="N", help="Longest window, in tokens.")
-DEVICE = typer.Option("--device", help="`cpu`, `cuda`, `mps`; without it the best there is.")
-OVERWRITE = typer.Option("--overwrite", help="Replace the output file if it exists.")
-QUIET = typer.Option("--quiet", "-q", help="No progress bars.")
-DEBUG = typer.Option("--debug", help="Show the traceback of an error.")
 
 
 @app.callback()
@@ -110,6 +92,9 @@ def report(
     theme: Annotated[Theme, typer.Option(help="Colours; auto follows the reader.")] = Theme.auto,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = False,
     device: Annotated[str | None, DEVICE] = None,
+    column: Annotated[str | None, COLUMN] = None,
+    on_error: Annotated[OnError, ON_ERROR] = OnError.fail,
+    progress: Annotated[Shown, PROGRESS] = Shown.bar,
     quiet: Annotated[bool, QUIET] = False,
     debug: Annotated[bool, DEBUG] = False,
 ) -> None:
@@ -127,8 +112,9 @@ def report(
         from .results import writable
 
         writable(output, overwrite=overwrite)
+        options = given(limit, length, column, on_error, progress, quiet)
         try:
-            found = _scanned(What.all, model, texts, limit, length, device, quiet)
+            found = _scanned(What.all, model, texts, device, options)
         except Interrupted as stop:
             if stop.partial is not None:
                 stop.partial.to_html(output, theme=theme.value, overwrite=overwrite)
@@ -136,6 +122,7 @@ def report(
             raise
         path = found.to_html(output, theme=theme.value, overwrite=overwrite)
         _say(_sentences(found))
+        _warn(found)
         typer.echo(path)
         if open_page:
             webbrowser.open(path.resolve().as_uri())
@@ -151,10 +138,14 @@ def scan(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Save the result for `lp.open`."),
     ] = None,
+    parquet: Annotated[Path | None, PARQUET] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
     limit: Annotated[int | None, LIMIT] = None,
     length: Annotated[int | None, LENGTH] = None,
     device: Annotated[str | None, DEVICE] = None,
+    column: Annotated[str | None, COLUMN] = None,
+    on_error: Annotated[OnError, ON_ERROR] = OnError.fail,
+    progress: Annotated[Shown, PROGRESS] = Shown.bar,
     quiet: Annotated[bool, QUIET] = False,
     debug: Annotated[bool, DEBUG] = False,
 ) -> None:
@@ -166,17 +157,21 @@ def scan(
     - `lensprobe scan gpt2 --what sinks -o gpt2.sinks` (read back with `lp.open("gpt2.sinks")`)
     """
     with _errors(context, debug):
+        from .parquet import free
         from .results import writable
 
         if output is not None:
             writable(output, overwrite=overwrite)
+        if parquet is not None:
+            free(parquet, overwrite=overwrite)
+        options = given(limit, length, column, on_error, progress, quiet)
         try:
-            found = _scanned(what, model, texts, limit, length, device, quiet)
+            found = _scanned(what, model, texts, device, options)
         except Interrupted as stop:
             if stop.partial is not None:
-                _tell(stop.partial, output, overwrite)
+                _tell(stop.partial, output, parquet, overwrite)
             raise
-        _tell(found, output, overwrite)
+        _tell(found, output, parquet, overwrite)
 
 
 @app.command(short_help="What can be loaded here, and how to get the rest.")
@@ -204,10 +199,8 @@ def _scanned(
     what: What,
     name: str,
     texts: Path | None,
-    limit: int | None,
-    length: int | None,
     device: str | None,
-    quiet: bool,
+    options: dict[str, Any],
 ) -> Any:
     """Load the model and run what was asked for."""
     _say(f"Loading {name} ...")
@@ -216,23 +209,24 @@ def _scanned(
     from .texts import default_texts
 
     model = lp.load(name, device=device) if device else lp.load(name)
-    options: dict[str, Any] = {"limit": limit, "length": length}
-    if quiet:
-        options["progress"] = False
     if what is What.all:
         return lp.report(model, texts, **options)
     room = lp.massive if what is What.massive else lp.sinks
     return room.scan(model, default_texts() if texts is None else texts, **options)
 
 
-def _tell(found: Any, output: Path | None, overwrite: bool) -> None:
+def _tell(found: Any, output: Path | None, parquet: Path | None, overwrite: bool) -> None:
     """The tables on standard output, the sentences on standard error."""
     for part in _parts(found):
         typer.echo(_table(part))
     _say(_sentences(found))
+    _warn(found)
     if output is not None:
         found.save(output, overwrite=overwrite)
         _say(f'Saved to {output}; lensprobe.open("{output}") reads it back.')
+    if parquet is not None:
+        found.to_parquet(parquet, overwrite=overwrite)
+        _say(f"Tables are in {parquet}.")
 
 
 def _parts(found: Any) -> list[Any]:
@@ -258,6 +252,13 @@ def _sentences(found: Any) -> str:
     from .reporting.sections import leads
 
     return "\n".join(leads(part) for part in _parts(found))
+
+
+def _warn(found: Any) -> None:
+    """What was skipped is said, once where several scans skipped the same."""
+    notes = [note for part in _parts(found) for note in part.provenance.get("notes", [])]
+    for note in dict.fromkeys(note for note in notes if " skipped: " in note):
+        _say(f"lensprobe: {note}.")
 
 
 def _say(text: str) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .errors import OutputError
 
-__all__ = ["as_plain", "read_folder", "write_folder"]
+__all__ = ["as_plain", "free", "read_folder", "write_folder"]
 
 PROVENANCE = "provenance.json"
 
@@ -38,13 +38,8 @@ def write_folder(
     Raises:
         OutputError: one of the files is there and `overwrite` is false, or it cannot be written.
     """
-    path = Path(folder)
+    path = free(folder, tuple(tables), overwrite=overwrite)
     files = {path / f"{name}.parquet": frame for name, frame in tables.items()}
-    there = [file.name for file in (*files, path / PROVENANCE) if file.exists()]
-    if there and not overwrite:
-        raise OutputError(
-            f"folder={str(path)!r} holds a result ({there[0]}); pass overwrite=True to replace it."
-        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         # A folder without it is not whole.
@@ -56,6 +51,24 @@ def write_folder(
         (path / PROVENANCE).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"folder={str(path)!r} cannot be written: {error}.") from error
+    return path
+
+
+def free(folder: str | os.PathLike[str], tables: tuple[str, ...] = (), *, overwrite: bool) -> Path:
+    """The folder, if tables of these names may be written there: asked before an hour of work.
+
+    Raises:
+        OutputError: it holds such a file (and `overwrite` is false), or is none itself.
+    """
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"folder={str(path)!r} cannot be written: it is a file.")
+    files = (*(f"{name}.parquet" for name in tables), PROVENANCE)
+    there = [name for name in files if (path / name).exists()]
+    if there and not overwrite:
+        raise OutputError(
+            f"folder={str(path)!r} holds a result ({there[0]}); pass overwrite=True to replace it."
+        )
     return path
 
 

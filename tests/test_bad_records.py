@@ -112,7 +112,7 @@ def scans(room):
     return lambda model, texts, **more: call(model, texts, **{**options, **more})
 
 
-@pytest.fixture(params=["massive"])
+@pytest.fixture(params=["massive", "sinks"])
 def scan(request):
     return scans(request.param)
 

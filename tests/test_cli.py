@@ -158,6 +158,41 @@ def test_scan_prints_tables_and_saves(fake, tmp_path):
     assert lp.open(tmp_path / "gpt2.scan").summary()["massive_dim"] == 447
 
 
+def test_scan_writes_tables_as_parquet(fake, tmp_path):
+    folder = tmp_path / "tables"
+    done = called("scan", "gpt2", "--parquet", str(folder))
+    assert done.exit_code == 0, done.output
+    assert (folder / "massive.findings.parquet").exists() and str(folder) in done.stderr
+    fake.clear()
+    done = called("scan", "gpt2", "--parquet", str(folder))
+    assert done.exit_code == 1 and "pass --overwrite" in done.stderr and not fake
+
+
+def test_texts_are_named_by_patterns_and_read_as_asked(fake, tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(b"")
+    pattern = str(tmp_path / "*.jsonl.gz")
+    words = ["--texts", pattern, "--column", "body", "--on-error", "skip", "--progress", "json"]
+    assert called("scan", "gpt2", *words).exit_code == 0
+    assert fake == {
+        "limit": None, "length": None, "progress": "json", "column": "body", "on_error": "skip",
+        "model": "gpt2", "texts": Path(pattern),
+    }  # fmt: skip
+    assert called("scan", "--texts", str(tmp_path / "*.parquet")).exit_code == 2
+    assert called("scan", "--on-error", "ignore").exit_code == 2
+
+
+def test_what_was_skipped_is_said_once(fake, monkeypatch):
+    def report(*_, **__):
+        parts = massive_scan(), sink_scan()
+        for part in parts:
+            part.provenance["notes"] = ["1 record skipped: a.jsonl line 3 is not JSON"]
+        return joined(*parts, "")
+
+    monkeypatch.setattr(lp, "report", report)
+    done = called("scan")
+    assert done.stderr.count("lensprobe: 1 record skipped: a.jsonl line 3") == 1
+
+
 @pytest.mark.parametrize(("partial", "pages"), [(True, 1), (False, 0)])
 def test_an_interrupt_keeps_what_was_read(fake, tmp_path, monkeypatch, partial, pages):
     def stop(*_, **__):

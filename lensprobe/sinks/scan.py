@@ -16,7 +16,7 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import Adapter, adapter_for
 from ..planning import plan
 from ..scanning import Scan
-from ..settings import checked_seed, current
+from ..settings import OnError, Progress, checked_seed, current
 from ..shards.keeping import Keeper
 from ..tokens import Bos
 from .assembling import assembled
@@ -50,7 +50,8 @@ def scan(
     chunk: int | None = None,
     batch_tokens: int | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: bool | None = None,
+    on_error: OnError | None = None,
+    progress: Progress | None = None,
     dry_run: bool | None = None,
 ) -> SinkScan | Plan:
     """Attention to the first keys and the sink rate of Gu et al. (2410.10781, section 3).
@@ -70,9 +71,10 @@ def scan(
 
     Args:
         model: a TransformerLens model.
-        texts: text, token ids, chat messages, any iterable of those, a `datasets` dataset, or a
-            `.txt` or `.jsonl` file; see `corpus`. A mapping of names to any of these is read corpus
-            by corpus: heads that rest on the first token in one of them and work in another show.
+        texts: text, token ids, chat messages, any iterable of those, a `datasets` dataset, or text,
+            JSONL or Parquet files, compressed ones too; see `documents`. A mapping of names to any of
+            these is read corpus by corpus: heads that rest on the first token in one of them and work
+            in another show.
         keys: how many of the first keys.
         epsilon: least attention of a sink, exclusive. Of several, `sink_rate` in most tables goes by
             the first, and `rates` has them all.
@@ -90,7 +92,9 @@ def scan(
         batch_tokens: most tokens in one forward pass, pads included.
         out: a folder for what is finished, as in `lp.massive.scan`; each corpus has its own inside.
             Random and repeated tokens then need a `seed`, so that a later call draws them again.
-        progress: True, False, or None for a bar when it takes long.
+        on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
+            cannot be read; what was skipped, and where it was, is in `.provenance["notes"]`.
+        progress: True, False, None for a bar when it takes long, "json" for lines of JSON.
         dry_run: True to return the `Plan` of the scan instead of running it.
 
     Returns:
@@ -112,7 +116,7 @@ def scan(
     drawn = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
     options = {"bos": bos, "length": length, "longest": LENGTH, "batch_tokens": batch_tokens}
     sources = {
-        name: Corpus(adapter, source, limit=limit, column=column, **options)
+        name: Corpus(adapter, source, limit=limit, column=column, on_error=on_error, **options)
         for name, source in corpora.items()
     }
     first = next(iter(sources.values()))
@@ -162,7 +166,7 @@ class _Runs:
         self.options = options
         self.done: dict[str, Scan] = {}
 
-    def run(self, progress: bool | None, keeper: Keeper | None) -> SinkScan:
+    def run(self, progress: Progress | None, keeper: Keeper | None) -> SinkScan:
         """Read everything; what is finished is kept corpus by corpus."""
         result = None
         for name, corpus in self._corpora():
