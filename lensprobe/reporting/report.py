@@ -16,6 +16,7 @@ from ..texts import TITLE, default_texts
 if TYPE_CHECKING:
     from ..costs import Plan
     from ..massive import MassiveScan
+    from ..settings import OnError, Progress
     from ..sinks import SinkScan
     from .gallery import Gallery
 
@@ -90,7 +91,8 @@ def report(
     length: int | None = None,
     keys: int = 4,
     batch_tokens: int | None = None,
-    progress: bool | None = None,
+    on_error: OnError | None = None,
+    progress: Progress | None = None,
     dry_run: bool | None = None,
 ) -> Report | Gallery | Plan:
     """Scan a model for massive activations and attention sinks, ready for `.to_html(path)`.
@@ -113,7 +115,9 @@ def report(
             each scan takes for itself: up to 1,024 for massive activations, 64 for sinks.
         keys: how many of the first key positions the sink scan looks at.
         batch_tokens: most tokens in one forward pass.
-        progress: True, False, or None for a bar only when it takes long.
+        on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
+            cannot be read, which is then counted and named in the notes.
+        progress: True, False, None for a bar only when it takes long, "json" for lines of JSON.
         dry_run: True to return the `Plan` of both scans instead of running them.
 
     Raises:
@@ -132,6 +136,7 @@ def report(
         "limit": limit,
         "length": length,
         "batch_tokens": batch_tokens,
+        "on_error": on_error,
         "progress": progress,
     }
     if isinstance(model, Mapping | list | tuple):
