@@ -197,8 +197,7 @@ def test_a_bad_record_that_was_mended_is_another_text(tiny_gpt2, mixed, tmp_path
 
 def test_a_report_of_the_good_records(tiny_gpt2, mixed):
     path, _ = mixed
-    with lp.options(on_error="skip"):
-        found = lp.report(tiny_gpt2, path, length=32)
+    found = lp.report(tiny_gpt2, path, on_error="skip", length=32)
     assert len(notes(found)) == 2
 
 
