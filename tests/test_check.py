@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import columns
 import every_analysis
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_what_it_says_runs_does_run(decoder):
             with pytest.raises(LensprobeError):
                 call()
         else:
-            call()
+            assert columns.unknown(call()) == set(), f"{name}: define them in docs/columns.md"
 
 
 def test_an_encoder_decoder_says_what_runs_and_why_the_rest_does_not(tiny_t5, legacy):
