@@ -8,6 +8,7 @@ contrast is that of WCAG 2.1 (level AA: 4.5 to 1 for text, 3 to 1 for graphics).
 from __future__ import annotations
 
 import re
+from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -33,6 +34,7 @@ TEXT, GRAPHIC = 4.5, 3.0
 TEMPLATES = Path(lensprobe.__file__).parent / "reporting" / "templates"
 
 
+@cache
 def seen(colour: str, sight: str) -> Color:
     """A colour as it looks to somebody."""
     given = Color(colour)
@@ -46,6 +48,7 @@ def lightness(colour: str, sight: str = "full") -> float:
     return seen(colour, sight).convert("lab-d65")["lightness"]
 
 
+@cache
 def difference(one: str, two: str, sight: str) -> float:
     return seen(one, sight).delta_e(seen(two, sight), method="2000")
 

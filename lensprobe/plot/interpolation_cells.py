@@ -128,6 +128,11 @@ def key(kind: str, look: Look) -> go.Scatter:
         y=[None],
         mode="markers",
         name=NAMES[kind],
-        marker={"symbol": "square", "size": 11, "color": rgba(tint(kind, look), STRONGEST)},
+        marker={
+            "symbol": "square",
+            "size": 11,
+            "color": rgba(tint(kind, look), STRONGEST),
+            "line": {"color": tint(kind, look), "width": 1.5},
+        },
         hoverinfo="skip",
     )

@@ -45,7 +45,7 @@ def trajectories(
     marks = _marks(scan, look)
     traces = [
         *(_rank_line(rows_of(frame, rank=rank), rank, look) for rank in sorted(RANKS)),
-        line(median["layer"], positive(median["median"]), "median", look.theme.lines[2]),
+        line(median["layer"], positive(median["median"]), "median", look.theme.lines[2], "dash"),
         _threshold(median["layer"], threshold, look),
         *marks,
     ]

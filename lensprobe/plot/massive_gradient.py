@@ -45,7 +45,7 @@ def slopes(
         y=finite(each["value"]),
         mode="markers",
         name="one document",
-        marker={"size": 6, "color": look.theme.lines[5], "opacity": 0.45},
+        marker={"size": 6, "color": look.theme.lines[5], "opacity": 0.65},
         customdata=[int(one) for one in each["document"]],
         hovertemplate="document %{customdata}, factor %{x:g}<br>%{y:+.3~g}<extra></extra>",
     )

@@ -40,7 +40,7 @@ def layers(
             look.theme.lines[0 if index == 0 else 5],
             hover=f"<b>{name}</b>, layer %{{x}}<br>%{{y:.1%}} rise "
             "[%{customdata[0]:.1%}, %{customdata[1]:.1%}]",
-            dash="solid" if index == 0 else "dash",
+            dash="solid" if index == 0 else "dot",
         )
     known = [int(layer) for layer in result.layers["layer"]]
     traces.append(level([min(known), max(known)], 0.5, "one half", look))

@@ -41,8 +41,8 @@ def trajectory(
     first = stream[targets[0]]
     traces = [
         *(_value(stream[target], target, i, look) for i, target in enumerate(targets[:SHOWN])),
-        _beside(first, "rest", "largest of the rest", look.theme.lines[3]),
-        _beside(first, "median", "median", look.theme.lines[2]),
+        _beside(first, "rest", "largest of the rest", look.theme.lines[3], "dashdot"),
+        _beside(first, "median", "median", look.theme.lines[2], "longdash"),
         _marks(result, targets[0], look),
     ]
     shown = [y for trace in traces for y in (trace.y or ())]
@@ -152,8 +152,8 @@ def _value(rows: pd.DataFrame, target: tuple[int, int], index: int, look: Look) 
     return trace
 
 
-def _beside(rows: pd.DataFrame, column: str, name: str, colour: str) -> go.Scatter:
-    trace = _path(rows, positive(rows[column]), name, colour)
+def _beside(rows: pd.DataFrame, column: str, name: str, colour: str, dash: str) -> go.Scatter:
+    trace = _path(rows, positive(rows[column]), name, colour, dash=dash)
     trace.customdata = list(zip(list(rows["site"]), list(rows["layer"]), strict=True))
     trace.hovertemplate = (
         f"<b>{name}</b>, layer %{{customdata[1]}}, %{{customdata[0]}}"

@@ -166,14 +166,14 @@ def _pair(study: Study, pair: tuple[int, int] | None) -> tuple[int, int]:
 def _colour(digit: int, positive: int, negative: int, look: Look) -> str:
     if digit == positive:
         return look.theme.lines[1]
-    return look.theme.lines[0] if digit == negative else rgba(look.theme.muted, 0.45)
+    return look.theme.lines[0] if digit == negative else rgba(look.theme.muted, 0.75)
 
 
 def _keys(positive: int, negative: int, look: Look) -> list[tuple[str, str]]:
     return [
         (f"a = {positive}", look.theme.lines[1]),
         (f"b = {negative}", look.theme.lines[0]),
-        ("other answers", rgba(look.theme.muted, 0.45)),
+        ("other answers", rgba(look.theme.muted, 0.75)),
     ]
 
 

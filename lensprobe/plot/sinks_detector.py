@@ -120,7 +120,7 @@ def text(
         x=frame["position"].tolist(),
         y=finite(frame["value"]),
         mode="markers",
-        marker={"size": 5, "color": look.theme.lines[0], "opacity": 0.45},
+        marker={"size": 5, "color": look.theme.lines[0], "opacity": 0.8},
         text=[label(str(token)) for token in frame["token"]],
         customdata=frame["document"].tolist(),
         hovertemplate="<b>%{text}</b>, position %{x}, document %{customdata}<br>%{y:.2f}"

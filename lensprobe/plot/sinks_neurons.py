@@ -48,6 +48,7 @@ def removed(
         "ticktext": names,
         "range": [len(names) - 0.4, -0.6],
         "showgrid": False,
+        "title": {"text": "what is silent"},
     }
     for tail in ("2", "3"):
         layout[f"yaxis{tail}"] |= {"range": [len(names) - 0.4, -0.6], "showgrid": False}

@@ -138,6 +138,7 @@ def dims(
             "tickmode": "array",
             "tickvals": list(range(len(values))),
             "ticktext": names,
+            "title": {"text": "dimension of the key's input"},
             "autorange": "reversed",
             "showgrid": False,
         },

@@ -134,7 +134,7 @@ def _points(rows: pd.DataFrame, colour: str) -> go.Scatter:
         y=finite(rows["value"]),
         mode="markers",
         name="draws",
-        marker={"size": 5, "color": rgba(colour, 0.35)},
+        marker={"size": 5, "color": rgba(colour, 0.8)},
         customdata=[int(n) for n in rows["n"]],
         hovertemplate="%{customdata} pairs<br>%{y:.3~g}<extra></extra>",
     )
