@@ -31,6 +31,9 @@ DEFAULTS: dict[str, Any] = {
     "dry_run": False,
     "length": None,
     "chunk": None,
+    "workers": 1,
+    "engine": "local",
+    "num_gpus": None,
     "on_error": "raise",
 }
 """`None` means: decided by the call (progress shows itself when a call takes long, and so on)."""
@@ -68,6 +71,9 @@ def options(**values: Any) -> _Options:
         dry_run: return the plan of a call instead of running it.
         length: longest window of a scan, in tokens.
         chunk: most new tokens in one pass over the cache; None is chosen from memory.
+        workers: how many processes a scan reads with.
+        engine: what starts them: "local", or "ray" for those of a Ray cluster.
+        num_gpus: GPUs of each worker on Ray; None is as many as the model is on here.
         on_error: what happens at a record that cannot be read (a line that is no JSON, a field that is
             missing or no text, bytes that are not UTF-8, a damaged file): "raise", or "skip" it, count
             it and say in `.provenance["notes"]` where it was.

@@ -44,6 +44,8 @@ OPTIONS = {
     "stop_at_eos", "cache",
     # running
     "batch_tokens", "progress", "out", "dry_run", "length", "chunk", "on_error",
+    # who else reads, and which share
+    "workers", "engine", "part",
     # what is kept
     "edits", "logits",
     # how much of a cache stays: the first keys, and all of them

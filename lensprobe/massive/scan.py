@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ from ..models.sites import DEFAULT_SITE
 from ..planning import plan
 from ..scanning import Scan
 from ..settings import OnError, Progress, current
-from ..shards.keeping import Keeper
+from ..shards.crew import Engine, Part
+from ..shards.keeping import keeper
 from ..tokens import Bos, token_strings
 from .reading import MassiveReading
 from .result import MassiveScan
@@ -49,10 +51,13 @@ def scan(
     column: str | None = None,
     batch_tokens: int | None = None,
     out: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    engine: Engine | None = None,
+    part: Part | None = None,
     on_error: OnError | None = None,
     progress: Progress | None = None,
     dry_run: bool | None = None,
-) -> MassiveScan | Plan:
+) -> MassiveScan | Plan | None:
     """Massive activations after Sun et al. (2402.17762, section 2.2), layer by layer.
 
     An activation is massive where its magnitude is above `threshold` and at least `ratio` times the
@@ -81,13 +86,19 @@ def scan(
         out: a folder for what is finished. The same call with the same folder goes on where the
             last one ended, however it ended, and gives the same numbers, bit for bit; at its end
             the result is there too, for `lp.open(out)`.
+        workers: how many processes read, each with a model of its own; None is 1, this process, unless
+            `lp.options` says otherwise. The result is that of one process with `out`, bit for bit, at
+            equal threads in each. The model must be one that `lp.load` finds by its name.
+        engine: "local" (what None is) for processes of this machine, "ray" for those of a Ray cluster.
+        part: `(i, n)` reads share i of n, from 0 on, and keeps it in `out`; runs of other shares may
+            work beside it. The same call without `part` then adds up all of them.
         on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
             cannot be read; what was skipped, and where it was, is in `.provenance["notes"]`.
         progress: True, False, None for a bar when it takes long, "json" for lines of JSON.
         dry_run: True to return the `Plan` of the scan instead of running it.
 
     Returns:
-        A `MassiveScan`, or a `Plan`.
+        A `MassiveScan`, or a `Plan`; None with `part`.
 
     Raises:
         ArgumentError: an argument out of range, no texts, an empty text, an unreadable file.
@@ -100,7 +111,17 @@ def scan(
     adapter.require_decoder("lp.massive.scan")
     _check(site, threshold, ratio)
     chosen = adapter.layers(layers)
-    reading = MassiveReading(adapter, chosen, site, threshold=float(threshold), ratio=float(ratio))
+    reading = partial(
+        MassiveReading,
+        layers=chosen,
+        site=site,
+        threshold=float(threshold),
+        ratio=float(ratio),
+    )
+    options = {"layers": chosen, "site": site, "threshold": threshold, "ratio": ratio}
+    kept = keeper(
+        "massive.scan", options, reading, out=out, workers=workers, engine=engine, part=part
+    )
     corpus = Corpus(
         adapter,
         texts,
@@ -112,13 +133,11 @@ def scan(
         batch_tokens=batch_tokens,
         on_error=on_error,
     )
-    run = Scan(adapter, corpus, reading)
+    run = Scan(adapter, corpus, reading(adapter))
     if current("dry_run", dry_run):
         return plan(run)
-    options = {"layers": chosen, "site": site, "threshold": threshold, "ratio": ratio}
-    keeper = None if out is None else Keeper(out, "massive.scan", options)
-    result = run.run(_finish, progress=progress, keeper=keeper)
-    return result if keeper is None else keeper.stored(result)
+    result = run.run(_finish if part is None else _no_result, progress=progress, keeper=kept)
+    return result if kept is None else kept.stored(result)
 
 
 def _check(site: str, threshold: float, ratio: float) -> None:
@@ -127,6 +146,10 @@ def _check(site: str, threshold: float, ratio: float) -> None:
     for name, value in (("threshold", threshold), ("ratio", ratio)):
         if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
             raise ArgumentError(f"{name}={value!r}: a number, at least 0.")
+
+
+def _no_result(run: Scan, complete: bool) -> None:
+    """What a share is."""
 
 
 def _finish(run: Scan, complete: bool) -> MassiveScan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +46,7 @@ class Crew:
     reading: Callable[[Adapter], Reading]
     ranges: Callable[[Adapter], Ranges] | None
 
-    def read(self, scan: Scan, found: Iterator[Piece], keep: Keep) -> Iterator[Done]:
+    def read(self, scan: Scan, found: Iterator[Piece], keep: Keep) -> Generator[Done, None, None]:
         """Pieces as they have been read, in order; closing the iterator ends the others.
 
         Raises:
@@ -64,7 +64,7 @@ class Crew:
         return in_processes(partial(_opened, made, threads), self.workers, found, keep)
 
 
-def here(scan: Scan, found: Iterator[Piece], keep: Keep) -> Iterator[Done]:
+def here(scan: Scan, found: Iterator[Piece], keep: Keep) -> Generator[Done, None, None]:
     """Pieces as this process reads them."""
     for piece in found:
         if piece.kept is None:

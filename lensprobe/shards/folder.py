@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from .files import DamagedError, read_state, write_state
 __all__ = ["Folder", "Kept"]
 
 MANIFEST, LOCK = "manifest.json", ".lock"
+PATIENCE = 10.0
+"""Seconds that a share waits for others to have come in."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,27 @@ class Kept:
 class Folder:
     """Finished shards of one run. A context manager: inside it nobody else works in the folder.
 
+    Only runs that each do another share of it may work in it together.
+
     Args:
         path: made if it is not there, with the folders above it.
         identity: what the run is: model, options, how texts are cut. JSON values. A folder of another
             run is refused, so that states of two runs never mix.
+        part: `(i, n)` for share i of n; None for all of it.
 
     Raises:
         OutputError: a file of that name, a folder that cannot be written, one that holds something
             else or another run, or one that another process works in.
     """
 
-    def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        part: tuple[int, int] | None = None,
+    ) -> None:
         self.path = Path(path)
+        self.part = part
         # As it is read back: tuples are lists, and numpy's numbers would have failed here.
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
         self.damaged: list[int] = []
@@ -58,22 +70,44 @@ class Folder:
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / LOCK, timeout=0)
-            self._lock.acquire()
+        except OSError as error:
+            raise self._unusable(error) from error
+        with ExitStack() as held:
+            if self.part is None:
+                held.enter_context(self._locked(LOCK))
+                for other in self.path.glob(f"{LOCK}-*"):
+                    with self._locked(other.name):
+                        pass
+                self._claim()
+            else:
+                # Shares hold the folder's own lock only while they come in.
+                with self._locked(LOCK, PATIENCE):
+                    index, count = self.part
+                    held.enter_context(self._locked(f"{LOCK}-{index}-of-{count}"))
+                    self._claim()
+            self._held = held.pop_all()
+        return self
+
+    @contextmanager
+    def _locked(self, name: str, patience: float = 0.0) -> Iterator[None]:
+        lock = FileLock(self.path / name, timeout=patience)
+        try:
+            lock.acquire()
         except Timeout as error:
             raise OutputError(
                 f"out={str(self.path)!r}: another run is working in this folder."
             ) from error
         except OSError as error:
-            raise OutputError(
-                f"out={str(self.path)!r} cannot be used as a folder: {error.strerror or error}."
-            ) from error
+            raise self._unusable(error) from error
         try:
-            self._claim()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
+            yield
+        finally:
+            lock.release()
+
+    def _unusable(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"out={str(self.path)!r} cannot be used as a folder: {error.strerror or error}."
+        )
 
     def __exit__(
         self,
@@ -81,17 +115,18 @@ class Folder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.release()
+        self._held.close()
 
     def _claim(self) -> None:
         manifest = self.path / MANIFEST
-        for unfinished in self.path.glob(".*.part"):
-            # Of a run that was killed while it wrote; nobody else is here.
-            unfinished.unlink()
+        if self.part is None:
+            for unfinished in self.path.glob(".*.part"):
+                # Of a run that was killed while it wrote; nobody else is here.
+                unfinished.unlink()
         if manifest.exists():
             self._compare(manifest)
             return
-        others = [p.name for p in self.path.iterdir() if p.name != LOCK]
+        others = [p.name for p in self.path.iterdir() if not p.name.startswith(LOCK)]
         if others:
             raise OutputError(
                 f"out={str(self.path)!r} holds other files ({', '.join(sorted(others)[:3])}); "

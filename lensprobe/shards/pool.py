@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -34,7 +34,7 @@ READY, READ, FAILED = "ready", "read", "failed"
 
 def in_processes(
     open_reader: Callable[[int], Read], workers: int, found: Iterator[Piece], keep: Keep
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """Read pieces in other processes, and give them back in order.
 
     A worker is started only when there is a piece for it. The generator must be closed: that ends

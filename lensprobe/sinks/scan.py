@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..models.adapter import Adapter, adapter_for
 from ..planning import plan
 from ..scanning import Scan
 from ..settings import OnError, Progress, checked_seed, current
-from ..shards.keeping import Keeper
+from ..shards.crew import Engine, Part
+from ..shards.keeping import Keeper, keeper
 from ..tokens import Bos
 from .assembling import assembled
 from .checks import EPSILONS, at_least_zero, checked_epsilons, checked_keys
@@ -50,10 +52,13 @@ def scan(
     chunk: int | None = None,
     batch_tokens: int | None = None,
     out: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    engine: Engine | None = None,
+    part: Part | None = None,
     on_error: OnError | None = None,
     progress: Progress | None = None,
     dry_run: bool | None = None,
-) -> SinkScan | Plan:
+) -> SinkScan | Plan | None:
     """Attention to the first keys and the sink rate of Gu et al. (2410.10781, section 3).
 
     The attention of a head to key k in a sequence is the mean over queries t >= k (t = k included)
@@ -92,13 +97,14 @@ def scan(
         batch_tokens: most tokens in one forward pass, pads included.
         out: a folder for what is finished, as in `lp.massive.scan`; each corpus has its own inside.
             Random and repeated tokens then need a `seed`, so that a later call draws them again.
+        workers, engine, part: who reads, and which share, as in `lp.massive.scan`.
         on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
             cannot be read; what was skipped, and where it was, is in `.provenance["notes"]`.
         progress: True, False, None for a bar when it takes long, "json" for lines of JSON.
         dry_run: True to return the `Plan` of the scan instead of running it.
 
     Returns:
-        A `SinkScan`, or a `Plan`.
+        A `SinkScan`, or a `Plan`; None with `part`.
 
     Raises:
         ArgumentError: an argument out of range, no texts, an empty text, an unreadable file, a chunk
@@ -120,28 +126,41 @@ def scan(
         for name, source in corpora.items()
     }
     first = next(iter(sources.values()))
-    reading = SinkReading(
-        adapter,
-        chosen,
+    reading = partial(
+        SinkReading,
+        layers=chosen,
         keys=checked_keys(keys, first.length),
         epsilons=checked_epsilons(epsilon),
         threshold=at_least_zero("threshold", threshold),
         ratio=at_least_zero("ratio", ratio),
     )
-    runs = _Runs(adapter, reading, Columns(adapter, chunk), sources, extra, drawn, options)
+    made = reading(adapter)
+    # Other processes do not know the options in force here.
+    size = current("chunk", chunk)
+    columns = partial(Columns, chunk=size)
+    facts = {"chunk": size, "corpora": list(sources), "conditions": extra, "seed": given}
+    kept = keeper(
+        "sinks.scan",
+        {**made.facts, **facts},
+        reading,
+        columns,
+        out=out,
+        workers=workers,
+        engine=engine,
+        part=part,
+    )
+    runs = _Runs(adapter, made, columns(adapter), sources, extra, drawn, options)
     if current("dry_run", dry_run):
         return runs.plan()
-    if out is None:
+    if kept is None:
         return runs.run(progress, None)
-    if extra and given is None:
+    if out is not None and extra and given is None:
         raise ArgumentError(
             f"out={str(out)!r}: {' and '.join(extra)} tokens need a seed, so that a run that goes on "
             "later draws the same ones."
         )
-    facts = {"chunk": chunk, "corpora": list(sources), "conditions": extra, "seed": given}
-    keeper = Keeper(out, "sinks.scan", {**reading.facts, **facts})
-    with keeper.folder(adapter, first):
-        return keeper.stored(runs.run(progress, keeper))
+    with kept.folder(adapter, first):
+        return kept.stored(runs.run(progress, kept))
 
 
 class _Runs:
@@ -165,10 +184,12 @@ class _Runs:
         self.seed = seed
         self.options = options
         self.done: dict[str, Scan] = {}
+        self.share = False
 
-    def run(self, progress: Progress | None, keeper: Keeper | None) -> SinkScan:
-        """Read everything; what is finished is kept corpus by corpus."""
+    def run(self, progress: Progress | None, keeper: Keeper | None) -> SinkScan | None:
+        """Read everything; what is finished is kept corpus by corpus. Of a share there is no result."""
         result = None
+        self.share = keeper is not None and keeper.part is not None
         for name, corpus in self._corpora():
             self.done[name] = Scan(self.adapter, corpus, self.reading, self.columns)
             try:
@@ -183,7 +204,6 @@ class _Runs:
                     partial = self._result(False)
                     raise Interrupted(str(interrupt), partial=partial) from interrupt
                 raise
-        assert result is not None  # there is at least one corpus
         return result
 
     def plan(self) -> Plan:
@@ -199,7 +219,8 @@ class _Runs:
 
     def _corpora(self) -> Iterator[tuple[str, Corpus]]:
         yield from self.sources.items()
-        sequences = sum(run.done.sequences for run in self.done.values())
+        # Of a share, too, as many as the whole has.
+        sequences = sum(run.corpus.read.sequences for run in self.done.values())
         first = next(iter(self.sources.values()))
         for name in self.extra:
             rows = made_up(
@@ -212,7 +233,9 @@ class _Runs:
             )
             yield name, Corpus(self.adapter, rows, **self.options)
 
-    def _result(self, complete: bool) -> SinkScan:
+    def _result(self, complete: bool) -> SinkScan | None:
+        if self.share:
+            return None
         return assembled(
             self.adapter,
             self.reading,
