@@ -16,20 +16,27 @@ from .cli_options import (
     COLUMN,
     DEBUG,
     DEVICE,
+    ENGINE,
     LENGTH,
     LIMIT,
     MODEL,
     ON_ERROR,
+    OUT,
     OVERWRITE,
     PARQUET,
+    PART,
     PROGRESS,
     QUIET,
     TEXTS,
+    WORKERS,
+    Engine,
     OnError,
     Shown,
     Theme,
     What,
+    crew,
     given,
+    kept,
 )
 from .errors import Interrupted, LensprobeError
 
@@ -94,6 +101,8 @@ def report(
     device: Annotated[str | None, DEVICE] = None,
     column: Annotated[str | None, COLUMN] = None,
     on_error: Annotated[OnError, ON_ERROR] = OnError.fail,
+    workers: Annotated[int, WORKERS] = 1,
+    engine: Annotated[Engine, ENGINE] = Engine.local,
     progress: Annotated[Shown, PROGRESS] = Shown.bar,
     quiet: Annotated[bool, QUIET] = False,
     debug: Annotated[bool, DEBUG] = False,
@@ -114,7 +123,7 @@ def report(
         writable(output, overwrite=overwrite)
         options = given(limit, length, column, on_error, progress, quiet)
         try:
-            found = _scanned(What.all, model, texts, device, options)
+            found = _scanned(What.all, model, texts, device, options, crew(workers, engine))
         except Interrupted as stop:
             if stop.partial is not None:
                 stop.partial.to_html(output, theme=theme.value, overwrite=overwrite)
@@ -145,6 +154,10 @@ def scan(
     device: Annotated[str | None, DEVICE] = None,
     column: Annotated[str | None, COLUMN] = None,
     on_error: Annotated[OnError, ON_ERROR] = OnError.fail,
+    out: Annotated[Path | None, OUT] = None,
+    part: Annotated[str | None, PART] = None,
+    workers: Annotated[int, WORKERS] = 1,
+    engine: Annotated[Engine, ENGINE] = Engine.local,
     progress: Annotated[Shown, PROGRESS] = Shown.bar,
     quiet: Annotated[bool, QUIET] = False,
     debug: Annotated[bool, DEBUG] = False,
@@ -155,7 +168,9 @@ def scan(
     - `lensprobe scan gpt2`
     - `lensprobe scan gpt2 --what massive --texts my.jsonl --limit 200`
     - `lensprobe scan gpt2 --what sinks -o gpt2.sinks` (read back with `lp.open("gpt2.sinks")`)
+    - `lensprobe scan gpt2 --what massive --out run --workers 4` (killed, it goes on where it was)
     """
+    folder = kept(what, out, part)
     with _errors(context, debug):
         from .parquet import free
         from .results import writable
@@ -164,13 +179,16 @@ def scan(
             writable(output, overwrite=overwrite)
         if parquet is not None:
             free(parquet, overwrite=overwrite)
-        options = given(limit, length, column, on_error, progress, quiet)
+        options = folder | given(limit, length, column, on_error, progress, quiet)
         try:
-            found = _scanned(what, model, texts, device, options)
+            found = _scanned(what, model, texts, device, options, crew(workers, engine))
         except Interrupted as stop:
             if stop.partial is not None:
                 _tell(stop.partial, output, parquet, overwrite)
             raise
+        if part is not None:
+            _say(f"Share {part} is in {out}; the same call without --part adds up all shares.")
+            return
         _tell(found, output, parquet, overwrite)
 
 
@@ -201,6 +219,7 @@ def _scanned(
     texts: Path | None,
     device: str | None,
     options: dict[str, Any],
+    crew: dict[str, Any],
 ) -> Any:
     """Load the model and run what was asked for."""
     _say(f"Loading {name} ...")
@@ -209,10 +228,11 @@ def _scanned(
     from .texts import default_texts
 
     model = lp.load(name, device=device) if device else lp.load(name)
-    if what is What.all:
-        return lp.report(model, texts, **options)
-    room = lp.massive if what is What.massive else lp.sinks
-    return room.scan(model, default_texts() if texts is None else texts, **options)
+    with lp.options(**crew):
+        if what is What.all:
+            return lp.report(model, texts, **options)
+        room = lp.massive if what is What.massive else lp.sinks
+        return room.scan(model, default_texts() if texts is None else texts, **options)
 
 
 def _tell(found: Any, output: Path | None, parquet: Path | None, overwrite: bool) -> None:

@@ -14,20 +14,27 @@ __all__ = [
     "COLUMN",
     "DEBUG",
     "DEVICE",
+    "ENGINE",
     "LENGTH",
     "LIMIT",
     "MODEL",
     "ON_ERROR",
+    "OUT",
     "OVERWRITE",
     "PARQUET",
+    "PART",
     "PROGRESS",
     "QUIET",
     "TEXTS",
+    "WORKERS",
+    "Engine",
     "OnError",
     "Shown",
     "Theme",
     "What",
+    "crew",
     "given",
+    "kept",
 ]
 
 
@@ -52,6 +59,13 @@ class Shown(str, Enum):
     bar = "bar"
     json = "json"
     none = "none"
+
+
+class Engine(str, Enum):
+    """What starts the processes that read."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Theme(str, Enum):
@@ -92,6 +106,18 @@ ON_ERROR = typer.Option(
 PROGRESS = typer.Option(
     "--progress", help="A bar, a line of JSON a second on standard error, or nothing."
 )
+OUT = typer.Option(
+    "--out",
+    metavar="FOLDER",
+    help="Keep what is finished there; the same call goes on where one that was killed ended.",
+)
+PART = typer.Option(
+    "--part",
+    metavar="I/N",
+    help="Read share I of N, from 0 on, into the folder of --out; without it, add up all shares.",
+)
+WORKERS = typer.Option("--workers", min=1, metavar="N", help="Read with N processes.")
+ENGINE = typer.Option("--engine", help="Processes of this machine, or of a Ray cluster.")
 LIMIT = typer.Option("--limit", min=1, metavar="N", help="Read at most N documents.")
 LENGTH = typer.Option("--length", min=2, metavar="N", help="Longest window, in tokens.")
 DEVICE = typer.Option("--device", help="`cpu`, `cuda`, `mps`; without it the best there is.")
@@ -101,6 +127,27 @@ PARQUET = typer.Option(
     "--parquet", metavar="FOLDER", help="Write every table there as a Parquet file."
 )
 DEBUG = typer.Option("--debug", help="Show the traceback of an error.")
+
+
+def crew(workers: int, engine: Engine) -> dict[str, Any]:
+    """Who reads, as `lp.options` takes it."""
+    return {"workers": workers, "engine": engine.value}
+
+
+def kept(what: What, out: Path | None, part: str | None) -> dict[str, Any]:
+    """Where one scan keeps what is finished, and which share of it this is."""
+    if part is not None and out is None:
+        raise typer.BadParameter("a share is kept in a folder: give --out as well.")
+    if out is None:
+        return {}
+    if what is What.all:
+        raise typer.BadParameter("--out keeps one scan: give --what massive or --what sinks.")
+    if part is None:
+        return {"out": out}
+    index, _, count = part.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise typer.BadParameter(f"--part {part}: I/N with 0 <= I < N, such as 0/8.")
+    return {"out": out, "part": (int(index), int(count))}
 
 
 def given(

@@ -18,8 +18,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_resuming import LOW, TEXTS, equal
+from typer.testing import CliRunner
 
 import lensprobe as lp
+from lensprobe import cli
 from lensprobe.corpus import Corpus, Tally
 from lensprobe.errors import ArgumentError, LensprobeError, ModelError, OutputError
 from lensprobe.massive.reading import MassiveReading
@@ -301,3 +303,38 @@ def test_what_an_actor_cannot_do_comes_back_as_words(planted):
 
 def test_gpus_are_counted(planted):
     assert crew._gpus(planted) == 0
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command line asks of a scan, which answers as a share does."""
+    seen: dict = {}
+
+    def scan(model, texts, **options):
+        seen.update(options, **{name: lp.options()[name] for name in ("workers", "engine")})
+
+    monkeypatch.setattr(lp, "load", lambda name, **options: name)
+    monkeypatch.setattr(lp.massive, "scan", scan)
+    return seen
+
+
+def test_the_command_line_passes_them_on(asked, tmp_path):
+    words = ["scan", "gpt2", "--what", "massive", "--workers", "3", "--engine", "ray"]
+    done = CliRunner().invoke(cli.app, [*words, "--out", str(tmp_path), "--part", "1/4"])
+    assert done.exit_code == 0, done.output
+    assert {"out": tmp_path, "part": (1, 4), "workers": 3, "engine": "ray"}.items() <= asked.items()
+    assert "Share 1/4 is in" in done.output
+    assert lp.options()["workers"] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--workers 0", "--engine slurm", "--what all --out x", "--part 1/4",
+     "--what massive --out x --part 4/4", "--what massive --out x --part 1"],
+)  # fmt: skip
+def test_wrong_usage(asked, words):
+    assert CliRunner().invoke(cli.app, ["scan", *words.split()]).exit_code == 2
+    assert not asked
