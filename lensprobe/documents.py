@@ -14,9 +14,13 @@ from .errors import ArgumentError, nearest
 from .textfiles import Broken, TextFiles, named_files
 from .tokens import Encoded, TokenBatch, as_texts
 
-__all__ = ["Broken", "Documents", "documents", "readable", "records"]
+__all__ = ["Broken", "Documents", "Parts", "documents", "readable", "records"]
 
 COLUMN = "text"
+
+
+class Parts(tuple[Any, ...]):
+    """Texts that are one item of a stream."""
 
 
 @dataclass(frozen=True)

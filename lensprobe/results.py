@@ -292,8 +292,9 @@ def open_result(path: str | os.PathLike[str]) -> Any:
 def _finished(folder: Path) -> Path:
     """The result in the folder of a scan."""
     keeping = importlib.import_module("lensprobe.shards.keeping")
-    file = folder / keeping.RESULT
-    if not file.is_file():
+    names = (keeping.RESULT, keeping.VECTORS)
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
         count = len(list(folder.rglob("shard-*.npz")))
         raise OutputError(
             f"path={str(folder)!r}: a folder with {count} finished shards and no result yet; "

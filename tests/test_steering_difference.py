@@ -20,8 +20,9 @@ from tolerance import RESIDUAL, close
 
 import lensprobe as lp
 from lensprobe.costs import Plan
-from lensprobe.errors import ArgumentError, Interrupted
+from lensprobe.errors import ArgumentError, Interrupted, OutputError
 from lensprobe.models import adapter_for
+from lensprobe.shards import keeping
 from lensprobe.steering import Question, Questions, SteeringVector, SteeringVectors
 from lensprobe.steering.estimators import ESTIMATORS, shrunk
 from lensprobe.steering.reading import Block, Pair, Reader, Text
@@ -641,3 +642,87 @@ def test_equal_sides_give_zero_and_say_so(tiny_gpt2):
         found = lp.steering.difference(tiny_gpt2, ["one", "two"], ["one", "two"], layers=1)
     assert not found.values.any()
     assert any("vector is zero" in note for note in found.provenance["notes"])
+
+
+# ---- kept in a folder ---------------------------------------------------------------------------
+
+
+SENTENCES = [f"{word} {n} and so on" for n in range(12) for word in ("one", "two", "the cat")]
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    monkeypatch.setattr(keeping, "PIECE_TOKENS", 120)
+    return lambda model, *sides, **more: lp.steering.difference(
+        model, *sides, **{"batch_tokens": 64, **more}
+    )
+
+
+def numbers_of(vectors):
+    return np.stack([vector.values for vector in vectors.values()])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_folder_changes_nothing_but_the_order_of_sums(tiny_gpt2, kept, method, tmp_path):
+    sides = SENTENCES, [text.upper() for text in SENTENCES]
+    plain = kept(tiny_gpt2, *sides, method=method)
+    found = kept(tiny_gpt2, *sides, method=method, out=tmp_path)
+    assert len(list(tmp_path.glob("shard-*.npz"))) > 3
+    np.testing.assert_allclose(numbers_of(found), numbers_of(plain), rtol=1e-3, atol=1e-6)
+    for name in ("positive", "negative", "tokens", "finished"):
+        assert found[0].provenance[name] == plain[0].provenance[name]
+    np.testing.assert_array_equal(numbers_of(lp.open(tmp_path)), numbers_of(found))
+
+
+@pytest.mark.parametrize("method", ["mean", "logistic"])
+def test_an_interrupted_extraction_goes_on(tiny_gpt2, kept, method, tmp_path, monkeypatch):
+    # The longer side's last texts stand alone; one pair is skipped.
+    sides = [*SENTENCES[:7], "", *SENTENCES[7:]], [text.upper() for text in SENTENCES[:30]]
+    options = {"method": method, "on_error": "skip"}
+    whole = kept(tiny_gpt2, *sides, out=tmp_path / "whole", **options)
+    real, calls = Reader.read, []
+
+    def read(self, pairs):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return real(self, pairs)
+
+    monkeypatch.setattr(Reader, "read", read)
+    with pytest.raises(Interrupted):
+        kept(tiny_gpt2, *sides, out=tmp_path / "run", **options)
+    assert list((tmp_path / "run").glob("shard-*.npz"))
+    for _ in range(2):
+        again = kept(tiny_gpt2, *sides, out=tmp_path / "run", **options)
+        np.testing.assert_array_equal(numbers_of(again), numbers_of(whole))
+        assert again[0].provenance == whole[0].provenance
+    assert whole[0].provenance["positive"]["texts"] == len(SENTENCES)
+    assert whole[0].provenance["negative"]["texts"] == 29
+    assert "positive[7]" in whole[0].provenance["notes"][0]
+
+
+def test_what_is_another_extraction_is_refused(tiny_gpt2, kept, tmp_path):
+    sides = SENTENCES, [text.upper() for text in SENTENCES]
+    kept(tiny_gpt2, *sides, out=tmp_path)
+    for other in ({"method": "pca"}, {"read": 0}, {"layers": 1}):
+        with pytest.raises(OutputError, match="holds another run"):
+            kept(tiny_gpt2, *sides, out=tmp_path, **other)
+    with pytest.raises(OutputError, match="not those of the run"):
+        kept(tiny_gpt2, sides[0], sides[0], out=tmp_path)
+
+
+def test_questions_go_on_too(tiny_gpt2, kept, tmp_path):
+    asked = [
+        {
+            "question": f"Do you sleep {n}?",
+            "answer_matching_behavior": " No",
+            "answer_not_matching_behavior": " Yes",
+        }
+        for n in range(20)
+    ]
+    first = kept(tiny_gpt2, asked, out=tmp_path, layers=1)
+    again = kept(tiny_gpt2, asked, out=tmp_path, layers=1)
+    np.testing.assert_array_equal(first.values, again.values)
+    asked[3]["answer_matching_behavior"] = " Never"
+    with pytest.raises(OutputError, match="not those of the run"):
+        kept(tiny_gpt2, asked, out=tmp_path, layers=1)

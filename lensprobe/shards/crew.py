@@ -19,7 +19,8 @@ from .pool import in_processes
 from .recipe import Read, Recipe, recipe
 
 if TYPE_CHECKING:
-    from ..scanning import Ranges, Reading, Scan
+    from ..scanning import Ranges, Reading
+    from .run import Run
 
 __all__ = ["Crew", "Engine", "Part", "checked_part", "crew", "here"]
 
@@ -46,7 +47,7 @@ class Crew:
     reading: Callable[[Adapter], Reading]
     ranges: Callable[[Adapter], Ranges] | None
 
-    def read(self, scan: Scan, found: Iterator[Piece], keep: Keep) -> Generator[Done, None, None]:
+    def read(self, scan: Run, found: Iterator[Piece], keep: Keep) -> Generator[Done, None, None]:
         """Pieces as they have been read, in order; closing the iterator ends the others.
 
         Raises:
@@ -64,7 +65,7 @@ class Crew:
         return in_processes(partial(_opened, made, threads), self.workers, found, keep)
 
 
-def here(scan: Scan, found: Iterator[Piece], keep: Keep) -> Generator[Done, None, None]:
+def here(scan: Run, found: Iterator[Piece], keep: Keep) -> Generator[Done, None, None]:
     """Pieces as this process reads them."""
     for piece in found:
         if piece.kept is None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..corpus import Corpus
 from ..models.adapter import Adapter
 from .files import fingerprint
+from .run import Source
 
 __all__ = ["identity", "weights_fingerprint"]
 
@@ -20,7 +20,7 @@ ENDS = 256
 
 
 def identity(
-    adapter: Adapter, corpus: Corpus, analysis: str, options: Mapping[str, Any], tokens: int
+    adapter: Adapter, corpus: Source, analysis: str, options: Mapping[str, Any], tokens: int
 ) -> dict[str, Any]:
     """JSON values that name a run; batches are among them, for their shapes decide the last bits.
 

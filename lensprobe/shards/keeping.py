@@ -19,16 +19,18 @@ from .line import Done
 from .pieces import Piece, pieces
 
 if TYPE_CHECKING:
-    from ..corpus import Corpus
     from ..models.adapter import Adapter
-    from ..scanning import Ranges, Reading, Scan
+    from ..scanning import Ranges, Reading
+    from .run import Run, Source
 
-__all__ = ["RESULT", "Keeper", "keeper"]
+__all__ = ["RESULT", "VECTORS", "Keeper", "keeper"]
 
 R = TypeVar("R", bound=Result)
 
 RESULT = "result.zip"
 """The finished result in the folder, which `lp.open(folder)` reads."""
+VECTORS = "result.safetensors"
+"""The same where the result is steering vectors."""
 
 PIECE_TOKENS = 65_536
 """Tokens between two states on the disk: at 1,000 tokens a second about a minute's work."""
@@ -52,7 +54,7 @@ class Keeper:
     crew: Crew | None = None
     part: Part | None = None
 
-    def run(self, scan: Scan, show: Callable[[], None]) -> None:
+    def run(self, scan: Run, show: Callable[[], None]) -> None:
         """Read what is not kept yet, piece by piece; `show` is called after each.
 
         Raises:
@@ -79,7 +81,7 @@ class Keeper:
         return (piece for piece in found if piece.number % count == index)
 
     def folder(
-        self, adapter: Adapter, corpus: Corpus
+        self, adapter: Adapter, corpus: Source
     ) -> AbstractContextManager[Folder] | AbstractContextManager[_Nowhere]:
         """The folder, to be entered: nobody else works in it meanwhile, and no other run ever.
 

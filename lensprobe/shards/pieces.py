@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..corpus import Corpus, Tally, Window
-from ..documents import Broken
+from ..corpus import Tally
+from ..documents import Broken, Parts
 from ..errors import ArgumentError, OutputError
 from ..tokens import Encoded, TokenBatch
 from .files import fingerprint
 from .folder import Kept
+from .run import Source
 
 __all__ = ["Piece", "pieces"]
 
@@ -34,7 +35,7 @@ class Piece:
     """
 
     number: int
-    windows: tuple[Window, ...]
+    windows: tuple[Any, ...]
     tally: Tally
     fingerprint: str
     kept: Kept | None = None
@@ -45,7 +46,7 @@ class Piece:
         return {"fingerprint": self.fingerprint, **dataclasses.asdict(self.tally)}
 
 
-def pieces(corpus: Corpus, tokens: int, earlier: Callable[[int], Kept | None]) -> Iterator[Piece]:
+def pieces(corpus: Source, tokens: int, earlier: Callable[[int], Kept | None]) -> Iterator[Piece]:
     """Pieces of at least `tokens` tokens, the last one excepted.
 
     Where an earlier run has kept a piece, its documents are stepped over without tokenizing; their
@@ -75,9 +76,9 @@ def pieces(corpus: Corpus, tokens: int, earlier: Callable[[int], Kept | None]) -
 
 
 def _next(
-    corpus: Corpus, stream: Iterator[tuple[int, tuple[str, Any]]], number: int, tokens: int
+    corpus: Source, stream: Iterator[tuple[int, tuple[str, Any]]], number: int, tokens: int
 ) -> Piece:
-    windows: list[Window] = []
+    windows: list[Any] = []
     texts: list[bytes] = []
     tally = Tally()
     for document, (place, text) in stream:
@@ -88,7 +89,7 @@ def _next(
     return Piece(number, tuple(windows), tally, fingerprint(*texts))
 
 
-def _again(corpus: Corpus, stream: Iterator[tuple[int, tuple[str, Any]]], kept: Kept) -> Piece:
+def _again(corpus: Source, stream: Iterator[tuple[int, tuple[str, Any]]], kept: Kept) -> Piece:
     facts = dict(kept.facts)
     before = facts.pop("fingerprint")
     facts.pop("notes", None)
@@ -109,6 +110,8 @@ def _bytes(text: Any) -> bytes:
     """A text's own bytes: the words, or the token ids; of a broken record what is wrong with it."""
     if isinstance(text, Broken):
         return b"broken" + text.reason.encode("utf-8", "surrogatepass")
+    if isinstance(text, Parts):
+        return b"parts" + fingerprint(*map(_bytes, text)).encode()
     if isinstance(text, str):
         return b"text" + text.encode("utf-8", "surrogatepass")
     if isinstance(text, Encoded):

@@ -17,7 +17,8 @@ from ..models.origin import loading
 from .identity import weights_fingerprint
 
 if TYPE_CHECKING:
-    from ..scanning import Ranges, Reading, Scan
+    from ..scanning import Ranges, Reading
+    from .run import Run
 
 __all__ = ["Read", "Recipe", "recipe"]
 
@@ -93,7 +94,7 @@ class Recipe:
 
 
 def recipe(
-    scan: Scan,
+    scan: Run,
     reading: Callable[[Adapter], Reading],
     ranges: Callable[[Adapter], Ranges] | None,
 ) -> Recipe:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ..corpus import positive_whole
+from ..corpus import Tally
 from ..costs import Plan, measured
 from ..edits import EDITABLE
 from ..errors import ArgumentError, Interrupted, nearest
@@ -20,11 +22,13 @@ from ..models.sites import DEFAULT_SITE
 from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import WHOLE
 from ..settings import OnError, Progress, checked_seed, current
+from ..shards.keeping import VECTORS, Keeper
+from ..statistics import Bundle
 from ..tokens import Bos
 from .estimators import ESTIMATORS, Estimator
 from .layered import SteeringVectors
 from .making import made_on
-from .reading import Block, Pair, Reader
+from .reading import Pair, Reader
 from .sides import Read, Sides
 from .vector import SteeringVector
 
@@ -46,6 +50,7 @@ def difference(
     column: str | None = None,
     limit: int | None = None,
     batch_tokens: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     on_error: OnError | None = None,
     progress: Progress | None = None,
     seed: int | None = None,
@@ -77,6 +82,9 @@ def difference(
         column: which field of a record is the text; None is `text`.
         limit: most questions, or most texts of each side.
         batch_tokens: most tokens in one forward pass, pads included.
+        out: a folder for what is finished. The same call with the same folder goes on where the last
+            one ended, however it ended, and gives the same numbers, bit for bit; at its end the
+            vectors are there too, for `lp.open(out)`.
         on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
             cannot be read, or is too long; what stands beside it on the other side goes with it.
         progress: True, False, None for a bar when it takes long, "json" for lines of JSON.
@@ -92,6 +100,7 @@ def difference(
             position that a text does not have, an unknown method, a layer out of range.
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder model.
+        OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` is the result over the finished batches, if there is one.
     """
     adapter = adapter_for(model)
@@ -107,6 +116,7 @@ def difference(
         column=column,
         limit=limit,
         paired=kind.paired,
+        batch_tokens=batch_tokens,
         on_error=on_error,
     )
     run = _Run(
@@ -116,9 +126,15 @@ def difference(
         kind(len(chosen), adapter.width(site), chance),
         facts={"method": method, "site": site, "seed": chance},
         one=isinstance(layers, int | np.integer),
-        batch_tokens=positive_whole("batch_tokens", current("batch_tokens", batch_tokens)),
     )
-    return run.plan() if current("dry_run", dry_run) else run.run(progress)
+    if current("dry_run", dry_run):
+        return run.plan()
+    if out is None:
+        return run.run(progress, None)
+    known = {**run.facts, "layers": chosen, "read": sides.token, "questions": sides.asks}
+    result = run.run(progress, Keeper(out, "steering.difference", known))
+    result.save(Path(out) / VECTORS, overwrite=True)
+    return result
 
 
 def _checked(method: str, site: str, seed: int | None) -> tuple[type[Estimator], int]:
@@ -138,8 +154,7 @@ class _Run:
 
     Attributes:
         one: whether a single vector was asked for, not a mapping.
-        read: texts of each side whose activations are in the statistics.
-        lost: texts that were left out.
+        pairs: how many are in the statistics, those that were left out among them.
     """
 
     adapter: Adapter
@@ -148,17 +163,33 @@ class _Run:
     estimator: Estimator
     facts: dict[str, Any]
     one: bool
-    batch_tokens: int
-    read: tuple[int, int] = (0, 0)
-    lost: int = 0
+    pairs: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def run(self, progress: Progress | None) -> SteeringVector | SteeringVectors:
+    @property
+    def corpus(self) -> Sides:
+        """What is read, as a keeper calls it."""
+        return self.sides
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """Texts of each side whose activations are in the statistics."""
+        (one, _), (two, _) = self.estimator.texts
+        return one, two
+
+    def run(
+        self, progress: Progress | None, keeper: Keeper | None
+    ) -> SteeringVector | SteeringVectors:
         with progress_bar("pair", progress) as bar:
+
+            def show() -> None:
+                bar.update(self.pairs - bar.n)
+
             try:
-                for group in self.reader.groups(self.sides.pairs(), self.batch_tokens):
-                    self._read(group)
-                    bar.update(len(group))
+                if keeper is None:
+                    self._read(self.sides.pairs(), show)
+                else:
+                    keeper.run(self, show)
             except KeyboardInterrupt as interrupt:
                 enough = min(self.read) >= self.estimator.fewest
                 raise Interrupted(
@@ -172,7 +203,25 @@ class _Run:
             )
         return self._finish(True)
 
-    def _read(self, group: list[Pair]) -> None:
+    def alone(self, windows: Iterable[Pair]) -> tuple[dict[str, np.ndarray], list[str]]:
+        """The state of the statistics of these pairs and no others, and what was noted of them."""
+        part = replace(self, estimator=self.estimator.fresh(), pairs=0, notes=[])
+        part._read(windows)
+        return part.estimator.total.state(), part.notes
+
+    def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
+        """Add what was read alone."""
+        with uninterrupted():
+            self.estimator.total.merge(part)
+            self.pairs += tally.documents
+            self.notes += notes
+
+    def _read(self, pairs: Iterable[Pair], show: Callable[[], None] = lambda: None) -> None:
+        for group in self.reader.groups(pairs, self.sides.batch_tokens):
+            self._read_group(group)
+            show()
+
+    def _read_group(self, group: list[Pair]) -> None:
         """One batch, cut in two for as long as memory runs out."""
         waiting = [group]
         while waiting:
@@ -183,26 +232,20 @@ class _Run:
                 if not out_of_memory(error) or len(group) == 1:
                     raise
             else:
-                self._commit(block)
+                with uninterrupted():
+                    self.estimator.add(block)
+                    self.pairs += len(group)
                 continue
             # Outside the handler, whose traceback holds the tensors of the failed pass.
             half = len(group) // 2
             waiting += [group[half:], group[:half]]
             self.notes.append(f"memory ran out at {len(group)} pairs in a batch; halved")
 
-    def _commit(self, block: Block) -> None:
-        kept = block.finite()
-        with uninterrupted():
-            self.estimator.update(kept)
-            self.lost += len(block.positive) + len(block.negative)
-            self.lost -= len(kept.positive) + len(kept.negative)
-            self.read = (self.read[0] + len(kept.positive), self.read[1] + len(kept.negative))
-
     def _finish(self, complete: bool) -> SteeringVector | SteeringVectors:
         provenance = {
             **made_on(self.adapter),
             **self.facts,
-            **self.sides.provenance(),
+            **self.sides.provenance([sum(side) for side in self.estimator.texts]),
             "finished": {"positive": self.read[0], "negative": self.read[1]},
             "complete": complete,
             "notes": self._notes(),
@@ -219,14 +262,14 @@ class _Run:
         return vectors[0] if self.one else SteeringVectors(vectors)
 
     def _notes(self) -> list[str]:
-        lost = self.sides.lost
-        notes = [*([lost.complaint] if lost.skipped else []), *self.notes]
+        read, lost = self.sides.read, sum(out for _, out in self.estimator.texts)
+        notes = [*([read.complaint] if read.skipped else []), *self.notes]
         if self.reader.whole:
             notes.append(WHOLE)
         if self.adapter.model.training:
             notes.append("the model is in training mode: dropout, if any, was active")
-        if self.lost:
-            notes.append(f"{self.lost} texts left out: activations that are not finite")
+        if lost:
+            notes.append(f"{lost} texts left out: activations that are not finite")
         if not any(self.estimator.vector(index).any() for index in range(len(self.reader.layers))):
             notes.append("both sides are equal where they were read: the vector is zero")
             warnings.warn(f"{notes[-1]}.", stacklevel=2)
@@ -236,7 +279,7 @@ class _Run:
         """Count the texts, time the largest batch, and say what the call would cost."""
         groups, largest = 0, []
         sizes: list[int] = []
-        for group in self.reader.groups(self.sides.pairs(), self.batch_tokens):
+        for group in self.reader.groups(self.sides.pairs(), self.sides.batch_tokens):
             groups += 1
             sizes.append(sum(self.reader.size(pair).tokens for pair in group))
             if sizes[-1] == max(sizes):
@@ -246,11 +289,11 @@ class _Run:
             lambda: self.reader.read(largest),
             self.adapter.device,
         )
-        texts = sum(self.sides.counts)
+        texts = self.sides.read.sequences
         costs = {
             "documents": texts,
             "sequences": texts,
-            "tokens": self.sides.tokens,
+            "tokens": self.sides.read.tokens,
             "passes": groups,
             "seconds": seconds * sum(sizes) / max(sizes),
             "memory": memory,

@@ -12,13 +12,15 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
-from typing_extensions import override
+from typing_extensions import Self, override
 
-from ..statistics import Bundle, Covariance, Moments, Reservoir
+from ..statistics import Bundle, Counts, Covariance, Moments, Reservoir
 from .reading import Block
 
 __all__ = ["ESTIMATORS", "Estimator", "shrunk"]
 
+TEXTS = "texts"
+"""Statistic that counts (side, whether its activations are finite)."""
 SAMPLE_BYTES = 512 * 2**20
 SAMPLE = 8192
 """Logistic regression keeps at most this many texts a side, and this many bytes on both."""
@@ -35,10 +37,32 @@ class Estimator(ABC):
 
     def __init__(self, layers: int, width: int, seed: int) -> None:
         self.shape = (layers, width)
-        self.total = Bundle(self._parts(layers, width, seed))
+        self.seed = seed
+        self.total = Bundle({**self._parts(layers, width, seed), TEXTS: Counts(2)})
+
+    @property
+    def texts(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of each side: texts whose activations are in the statistics, and texts left out."""
+        counts: Counts = self.total[TEXTS]
+        one, two = ((counts[side, 1], counts[side, 0]) for side in (0, 1))
+        return one, two
+
+    def fresh(self) -> Self:
+        """The same estimator without any statistics."""
+        return type(self)(*self.shape, self.seed)
+
+    def add(self, block: Block) -> None:
+        """Add the pairs of a block in which no number is infinite or NaN, and count the others."""
+        kept = block.finite()
+        self.update(kept)
+        for side, (own, whole) in enumerate(
+            ((kept.positive, block.positive), (kept.negative, block.negative))
+        ):
+            keys = np.array([[side, 1], [side, 0]])
+            self.total[TEXTS].update(keys, np.array([len(own), len(whole) - len(own)]))
 
     def update(self, block: Block) -> None:
-        """Add one block."""
+        """Add one block of finite numbers."""
         self.total["positive"].update(block.positive)
         self.total["negative"].update(block.negative)
 

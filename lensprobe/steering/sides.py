@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from ..corpus import Tally
-from ..documents import Broken, documents
+from ..corpus import Tally, positive_whole
+from ..documents import Broken, Documents, Parts, documents
 from ..errors import ArgumentError
 from ..models.adapter import Adapter
-from ..settings import OnError, skips
+from ..settings import OnError, current, skips
 from ..tokens import Bos, encode
 from .questions import Questions, stream_questions
 from .reading import Pair, Text
@@ -32,13 +32,15 @@ class Sides:
         negative: the other texts.
         read: which token of each text; None is the answer of questions and the last token of texts.
         paired: whether the two sides must have equally many texts.
+        batch_tokens: most tokens in one forward pass, pads included.
         on_error: "raise" or "skip" at a record that cannot be read; None is what `options` says. What
             stands beside a skipped text on the other side is skipped with it.
 
     Attributes:
-        counts: texts of each side so far.
-        tokens: of both sides so far.
-        lost: what was skipped so far.
+        source: the stream of items, each a pair of texts or a question.
+        counts: texts of each side so far, skipped ones among them.
+        texts: texts of each side that were cut here.
+        read: what has been read so far; a document is a pair.
 
     Raises:
         ArgumentError: an empty side, one side only, a token that cannot be read, or unequal counts
@@ -56,19 +58,21 @@ class Sides:
         column: str | None,
         limit: int | None,
         paired: bool,
+        batch_tokens: int | None = None,
         on_error: OnError | None = None,
     ) -> None:
         self.adapter, self.bos, self.paired = adapter, adapter.bos(bos), paired
+        self.length, self.overlap = adapter.context, 0
+        self.batch_tokens = positive_whole("batch_tokens", current("batch_tokens", batch_tokens))
         self.asks = negative is None
-        self.read: Read = _checked(read, self.asks)
-        self.skips, self.lost = skips(on_error), Tally()
-        self.counts = [0, 0]
-        self.tokens = 0
+        self.token: Read = _checked(read, self.asks)
+        self.skips, self.read = skips(on_error), Tally()
+        self.counts, self.texts = [0, 0], [0, 0]
         self.sources = [_source(given) for given in (positive, negative)]
         if self.asks:
             if column is not None:
                 raise ArgumentError(f"column={column!r}: questions have fields of their own.")
-            self._pairs = self._asked(positive, limit)
+            self.source = Documents(self._asked(positive, limit), None)
             return
         streams = []
         for name, given in zip(SIDES, (positive, negative), strict=True):
@@ -78,22 +82,45 @@ class Sides:
         known = [stream.count for stream in streams]
         if paired and None not in known:
             self._check_equal(*known)
-        self._pairs = self._told(*(stream.stream for stream in streams))
+        self.source = Documents(self._told(*(stream.stream for stream in streams)), None)
 
     def pairs(self) -> Iterator[Pair]:
         """One pair after another; where one side is longer, its last texts stand alone."""
-        for pair in self._pairs:
-            for side, text in enumerate((pair.positive, pair.negative)):
-                self.counts[side] += text is not None
-                self.tokens += 0 if text is None else len(text.ids)
-            if self.paired and None in (pair.positive, pair.negative):
-                # Later texts of the longer side are not counted, so no numbers are named.
-                raise ArgumentError("positive and negative differ in length; pairs are needed.")
-            yield pair
+        for number, (place, item) in enumerate(self.source.stream):
+            yield from self.cut(number, place, item, self.read)
+        self.end()
+
+    def cut(self, number: int, place: Any, text: Any, tally: Tally) -> Iterator[Pair]:
+        """The pair that an item of the stream is, counted in `tally`; none where it is skipped.
+
+        Raises:
+            ArgumentError: a text that cannot be read, named by its place, where none is skipped.
+        """
+        try:
+            pair = Pair(number, *self._both(place, text))
+        except ArgumentError as error:
+            if not self.skips:
+                raise
+            tally.skip(str(error))
+            return
+        tally.documents += 1
+        tally.sequences += len(pair.texts)
+        tally.tokens += sum(len(text.ids) for text in pair.texts)
+        for side, given in enumerate((pair.positive, pair.negative)):
+            self.texts[side] += given is not None
+        yield pair
+
+    def end(self) -> None:
+        """The stream has ended.
+
+        Raises:
+            ArgumentError: a side was empty, or no pair of it could be read.
+        """
         for name, count in zip(SIDES, self.counts, strict=True):
             if not count:
-                lost = f" ({self.lost.complaint})" if self.lost.skipped else ""
-                raise ArgumentError(f"{name} is empty; a contrast needs texts on both sides{lost}.")
+                raise ArgumentError(f"{name} is empty; a contrast needs texts on both sides.")
+        if not self.read.documents:
+            raise ArgumentError(f"no text of either side can be read: {self.read.complaint}.")
 
     def _check_equal(self, positive: int | None, negative: int | None) -> None:
         if positive != negative:
@@ -101,33 +128,34 @@ class Sides:
                 f"positive has {positive} texts and negative {negative}; pairs are needed."
             )
 
-    def _asked(self, given: Any, limit: int | None) -> Iterator[Pair]:
-        for number, (place, item) in enumerate(stream_questions(given, limit, "positive")):
-            if isinstance(item, Broken):
-                self._skip(ArgumentError(item.reason))
-                continue
-            sides = [
-                (place, item.question + answer, answer)
-                for answer in (item.matching, item.not_matching)
-            ]
-            yield from self._pair(number, sides)
+    def _asked(self, given: Any, limit: int | None) -> Iterator[tuple[str, Any]]:
+        for place, item in stream_questions(given, limit, "positive"):
+            self.counts = [count + 1 for count in self.counts]
+            whole = isinstance(item, Broken)
+            yield place, item if whole else Parts((item.question, item.matching, item.not_matching))
 
-    def _told(self, positive: Iterator[Any], negative: Iterator[Any]) -> Iterator[Pair]:
-        for number, both in enumerate(zip_longest(positive, negative)):
-            yield from self._pair(number, [None if t is None else (*t, "") for t in both])
+    def _told(
+        self, positive: Iterator[Any], negative: Iterator[Any]
+    ) -> Iterator[tuple[Any, Parts]]:
+        for both in zip_longest(positive, negative, fillvalue=(None, None)):
+            places, texts = zip(*both, strict=True)
+            if self.paired and None in places:
+                # Later texts of the longer side are not counted, so no numbers are named.
+                raise ArgumentError("positive and negative differ in length; pairs are needed.")
+            for side, place in enumerate(places):
+                self.counts[side] += place is not None
+            yield places, Parts(texts)
 
-    def _pair(self, number: int, sides: list[Any]) -> Iterator[Pair]:
-        try:
-            one, two = (None if side is None else self._text(*side) for side in sides)
-        except ArgumentError as error:
-            self._skip(error)
-        else:
-            yield Pair(number, one, two)
-
-    def _skip(self, error: ArgumentError) -> None:
-        if not self.skips:
-            raise error
-        self.lost.skip(str(error))
+    def _both(self, place: Any, item: Any) -> list[Text | None]:
+        if isinstance(item, Broken):
+            raise ArgumentError(item.reason)
+        if self.asks:
+            question, *answers = item
+            return [self._text(place, question + answer, answer) for answer in answers]
+        return [
+            None if where is None else self._text(where, text, "")
+            for where, text in zip(place, item, strict=True)
+        ]
 
     def _text(self, place: str, text: Any, answer: str) -> Text:
         if isinstance(text, Broken):
@@ -140,23 +168,24 @@ class Sides:
             raise ArgumentError(
                 f"{place} has {len(ids)} tokens; this model's context is {self.adapter.context}."
             )
-        if self.read == "answer":
+        if self.token == "answer":
             return Text(ids, answer_token(self.adapter.tokenizer, ids, answer))
-        at = -1 if self.read == "last" else self.read
+        at = -1 if self.token == "last" else self.token
         if not -len(ids) <= at < len(ids):
             raise ArgumentError(f"read={at}: {place} has {len(ids)} tokens.")
         return Text(ids, at % len(ids))
 
-    def provenance(self) -> dict[str, Any]:
-        """What each side was made of, and what was read of it."""
+    def provenance(self, texts: Sequence[int] | None = None) -> dict[str, Any]:
+        """What each side was made of, and how many texts of it there were (None: as were cut here)."""
+        counts = self.texts if texts is None else texts
         both = {
             name: {**source, "texts": count}
-            for name, source, count in zip(SIDES, self.sources, self.counts, strict=True)
+            for name, source, count in zip(SIDES, self.sources, counts, strict=True)
         }
         if self.asks:
-            both["negative"] = {**self.sources[0], "texts": self.counts[1]}
+            both["negative"] = {**self.sources[0], "texts": counts[1]}
             both["positive"]["answers"], both["negative"]["answers"] = "matching", "not matching"
-        return {**both, "bos": self.bos, "read": self.read, "tokens": self.tokens}
+        return {**both, "bos": self.bos, "read": self.token, "tokens": self.read.tokens}
 
 
 def answer_token(tokenizer: Any, ids: tuple[int, ...], answer: str) -> int:

@@ -111,6 +111,7 @@ def stability(
         differences = _differences(adapter, sides, place, site, tokens, progress)
         found, notes = _draw(differences, wanted, repeats, chance, effects, amount)
     known |= {**sides.provenance(), "effect": None if effects is None else effects.facts()}
+    notes += [sides.read.complaint] if sides.read.skipped else []
     notes += [WHOLE] if adapter.user_hooks() else []
     return _result(
         {**adapter.provenance(), **known, "complete": True, "notes": notes}, differences, found

@@ -1,0 +1,56 @@
+"""What a run must be to go in pieces: a source of items that can be cut, and statistics that merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..corpus import Tally
+    from ..documents import Documents
+    from ..models.adapter import Adapter
+    from ..statistics import Bundle
+
+__all__ = ["Run", "Source"]
+
+
+class Source(Protocol):
+    """Items in order, such as a `Corpus`: what is cut of one is read together."""
+
+    bos: bool
+    length: int
+    overlap: int
+    batch_tokens: int
+    skips: bool
+    source: Documents
+    read: Tally
+
+    def cut(self, number: int, place: Any, text: Any, tally: Tally) -> Iterator[Any]:
+        """What item `number` is read as, counted in `tally`."""
+        ...
+
+    def end(self) -> None:
+        """There are no more items."""
+
+
+class Run(Protocol):
+    """One analysis as it runs, such as a `Scan`."""
+
+    @property
+    def adapter(self) -> Adapter:
+        """The model's."""
+        ...
+
+    @property
+    def corpus(self) -> Source:
+        """What is read."""
+        ...
+
+    def alone(self, windows: Sequence[Any]) -> tuple[Mapping[str, np.ndarray], list[str]]:
+        """The state of the statistics of these and no others, and what was noted of them."""
+        ...
+
+    def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
+        """Add what was read elsewhere."""
