@@ -14,7 +14,7 @@ NEUTRAL := plot plot_steering report cli positions statistics intervals browser 
            colours figures examples
 PIP     := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help report test test-legacy lint format bench docs site chromium clean
+.PHONY: help report test test-legacy test-ray lint format bench docs site chromium clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -28,6 +28,10 @@ test: $(VENV)/.dev $(VENV)/.weights chromium ## every test
 
 test-legacy: $(LEGACY)/.dev ## the decoder-only tests against HookedTransformer (TransformerLens 3.9)
 	$(LEGACY)/bin/python $(PYTEST) $(NEUTRAL:%=--ignore=tests/test_%.py) $(ARGS)
+
+test-ray: $(VENV)/.dev ## scans on Ray while workers are killed and a node goes away; installs Ray
+	$(VENV)/bin/python $(PIP) -c constraints.txt -e '.[ray]'
+	$(VENV)/bin/python -m pytest tests/test_ray.py $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and pyright
 	$(VENV)/bin/ruff check .
