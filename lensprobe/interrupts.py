@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["uninterrupted"]
+__all__ = ["undoing", "uninterrupted"]
 
 
 @contextmanager
@@ -27,3 +27,18 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if came:
         before(*came[0])
+
+
+@contextmanager
+def undoing(undo: Callable[[], None]) -> Iterator[None]:
+    """`undo` at the end of the block, however it ends; it must be harmless to undo twice."""
+    try:
+        yield
+    finally:
+        try:
+            with uninterrupted():
+                undo()
+        except KeyboardInterrupt:
+            # Ctrl-C came between the end of the block and where it is held back.
+            undo()
+            raise

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..interrupts import uninterrupted
+from ..interrupts import undoing
 from ..models.adapter import Adapter
 from ..running.measures import losses
 from ..running.session import Hook, hooked
@@ -65,14 +65,15 @@ class Slopes:
 def constant_weights(model: Any) -> Iterator[None]:
     """No weight asks for a gradient inside: a graph then holds what depends on the number alone."""
     asked = [p for p in model.parameters() if p.requires_grad]
-    try:
+
+    def ask() -> None:
+        for parameter in asked:
+            parameter.requires_grad_(True)
+
+    with undoing(ask):
         for parameter in asked:
             parameter.requires_grad_(False)
         yield
-    finally:
-        with uninterrupted():
-            for parameter in asked:
-                parameter.requires_grad_(True)
 
 
 class Cut:

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..errors import ModelError
+from ..interrupts import undoing
 from .adapter import Adapter, Report
 from .cache import Cache
 from .growing import growing_cache
@@ -162,14 +163,15 @@ class BridgeAdapter(Adapter):
         def hand_on(*args: Any, **kwargs: Any) -> Any:
             return residual if wrap is Tensor else (residual,)
 
-        try:
+        def compute() -> None:
+            for block in blocks:
+                block.__dict__.pop("forward", None)
+
+        with undoing(compute):
             for block in blocks:
                 # Straight into __dict__: nn.Module's own attribute handling never sees it.
                 block.__dict__["forward"] = hand_on
             yield
-        finally:
-            for block in blocks:
-                block.__dict__.pop("forward", None)
 
     def _wrap(self) -> type:
         """Whether this architecture's blocks return a tensor or a tuple, seen once on one token."""

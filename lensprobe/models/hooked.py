@@ -15,7 +15,7 @@ from typing_extensions import override
 from ..errors import ArgumentError
 from .adapter import Adapter, Report
 from .cache import Cache
-from .hooks import add_hook
+from .hooks import attached
 
 __all__ = ["HookedAdapter"]
 
@@ -115,12 +115,10 @@ class HookedAdapter(Adapter):
                 # Past the embedding the class no longer extends the mask by itself.
                 full = whole if whole is not None else inputs.new_ones(batch, cache.length + new)
                 keywords["attention_mask"] = full.long()
-        removers = [add_hook(self.point(name), hook) for name, hook in turns.items()]
         try:
-            output = self.model(inputs, return_type="logits", **keywords)
+            with attached([(self.point(name), hook) for name, hook in turns.items()]):
+                output = self.model(inputs, return_type="logits", **keywords)
         finally:
-            for remove in removers:
-                remove()
             if cache is not None:
                 cache.mask, cache.length = whole, cache.length + new
         return output[:, -1:] if logits == "last" else output

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["add_hook", "is_ours", "silent"]
+from ..interrupts import undoing, uninterrupted
+
+__all__ = ["add_hook", "attached", "is_ours", "silent"]
 
 _OURS: set[int] = set()
 """Handles of the hooks that lensprobe has attached just now; all others are the user's."""
@@ -31,6 +33,27 @@ def add_hook(point: Any, function: Callable[..., Any], *, ours: bool = True) -> 
 
 
 @contextmanager
+def attached(
+    hooks: Iterable[tuple[Any, Callable[..., Any]]], *, ours: bool = True
+) -> Iterator[None]:
+    """Forward hooks `(point, function)` for the length of a `with` block.
+
+    Whatever ends it, Ctrl-C in the middle of cleaning up too, these are removed and no others.
+    """
+    removers: list[Callable[[], None]] = []
+
+    def detach() -> None:
+        for remove in reversed(removers):
+            remove()
+
+    with undoing(detach):
+        with uninterrupted():
+            for point, function in hooks:
+                removers.append(add_hook(point, function, ours=ours))
+        yield
+
+
+@contextmanager
 def silent(model: Any) -> Iterator[None]:
     """No hook point of the model speaks, unless hooks are added inside the block.
 
@@ -38,13 +61,15 @@ def silent(model: Any) -> Iterator[None]:
     """
     points = {id(point): point for point in model.hook_dict.values()}.values()
     held = [(point, point._forward_hooks) for point in points]
-    try:
+
+    def speak() -> None:
+        for point, hooks in held:
+            point._forward_hooks = hooks
+
+    with undoing(speak):
         for point, hooks in held:
             point._forward_hooks = type(hooks)()
         yield
-    finally:
-        for point, hooks in held:
-            point._forward_hooks = hooks
 
 
 def is_ours(handle: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .cache import Cache
-from .hooks import add_hook
+from .hooks import attached
 
 __all__ = ["Reader"]
 
@@ -103,11 +103,9 @@ class Reader(ABC):
             raise _Stopped(residual)
 
         point = self.exit_point(stop)
-        detach = add_hook(point, leave)
         try:
-            run()
+            with attached([(point, leave)]):
+                run()
         except _Stopped as stopped:
             return stopped.args[0]
-        finally:
-            detach()
         raise ModelError(f"hook point {point.name!r} did not fire during the forward pass.")

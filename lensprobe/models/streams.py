@@ -7,7 +7,6 @@ and values. That needs masks and positions of one's own, which not every archite
 from __future__ import annotations
 
 import weakref
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from .bridge import BridgeAdapter, BridgeCache
 from .cache import Cache
 from .checking import sliding_layers, text_config
 from .hooked import HookedCache
-from .hooks import add_hook
+from .hooks import attached
 
 __all__ = ["beside", "unfit"]
 
@@ -113,12 +112,12 @@ def _on_hooked(
     # read as true or false it still says "real", since a text has two tokens or more.
     again = mask.long()
     again[:, 0] = 1 - again.sum(-1)
-    with ExitStack() as hooks:
-        for layer in range(start, adapter.n_layers):
-            point = adapter.point(f"blocks.{layer}.attn.hook_attn_scores")
-            hooks.callback(
-                add_hook(point, lambda scores, hook: scores.masked_fill(~seen, -torch.inf))
-            )
+    names = [f"blocks.{layer}.attn.hook_attn_scores" for layer in range(start, adapter.n_layers)]
+
+    def hide(scores: Tensor, hook: Any) -> Tensor:
+        return scores.masked_fill(~seen, -torch.inf)
+
+    with attached([(adapter.point(name), hide) for name in names]):
         return adapter.model(
             residual,
             return_type="logits",

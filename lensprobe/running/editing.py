@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..edits import Edit
 from ..errors import ArgumentError
-from ..interrupts import uninterrupted
+from ..interrupts import undoing, uninterrupted
 from ..models.adapter import adapter_for
 from ..models.stacks import StackName
 from ..positions import Step
@@ -30,13 +30,16 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
     `lp.generate`, which can read a token twice. In an encoder-decoder the encoder's tokens are all
     prompt, and the decoder's prompt is its start token.
 
-    >>> quiet = lp.Scale(layers=2, dim=447, factor=0.0, positions=lp.positions.front(1))
-    >>> with lp.editing(model, quiet):                                        # doctest: +SKIP
-    ...     logits = model(tokens)
-
     Raises:
         ArgumentError: an edit that does not fit the model, or moves while a cache is in use.
         ModelError: an encoder-decoder that cannot be run; see `lp.check`.
+
+    Examples:
+        >>> off = lp.Scale(factor=0.0, layers=1, dim=447, positions=lp.positions.front(1))
+        >>> with lp.editing(model, off):
+        ...     scan = lp.massive.scan(model, "The cat sat on the mat.")
+        >>> len(scan.findings)
+        0
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.editing")
@@ -76,15 +79,16 @@ def editing(model: Any, edits: Edit | Iterable[Edit]) -> Iterator[Any]:
         session.step, read[stack] = step, lengths
 
     removers = []
-    try:
+
+    def leave() -> None:
+        for remove in removers:
+            remove()
+
+    with undoing(leave):
         with uninterrupted():
             removers.append(adapter.watch(announced))
         with session:
             yield model
-    finally:
-        with uninterrupted():
-            for remove in removers:
-                remove()
 
 
 def _real(mask: Tensor | None, shape: tuple[int, ...]) -> np.ndarray:

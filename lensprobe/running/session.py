@@ -14,10 +14,9 @@ from typing_extensions import Self
 
 from ..edits import Edit, Selection
 from ..errors import ArgumentError
-from ..interrupts import uninterrupted
 from ..models.adapter import Adapter
 from ..models.cache import Cache
-from ..models.hooks import add_hook
+from ..models.hooks import attached
 from ..models.reader import Reader
 from ..models.stacks import StackName
 from ..positions import Step
@@ -39,16 +38,9 @@ def hooked(adapter: Adapter, hooks: Mapping[str, Hook], *, ours: bool = True) ->
         HookPointError: a name that does not exist or never fires.
     """
     points = list(zip(adapter.points(hooks), hooks.values(), strict=True))
-    removers: list[Callable[[], None]] = []
-    try:
-        with uninterrupted():
-            for point, function in points:
-                removers.append(add_hook(point, lambda x, hook, f=function: f(x), ours=ours))
+    wrapped = [(point, lambda x, hook, f=function: f(x)) for point, function in points]
+    with attached(wrapped, ours=ours):
         yield
-    finally:
-        with uninterrupted():
-            for remove in reversed(removers):
-                remove()
 
 
 @dataclass
