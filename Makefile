@@ -14,7 +14,9 @@ NEUTRAL := plot plot_steering report cli positions statistics intervals browser 
            colours figures examples
 PIP     := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help report test test-legacy test-ray lint format bench docs site chromium clean
+SECONDS := 120
+
+.PHONY: help report test test-legacy test-ray faults fuzz compatibility newest lint format bench docs site chromium clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -24,10 +26,28 @@ report: $(VENV)/.weights ## massive activations and attention sinks of SmolLM2-1
 	$(VENV)/bin/lensprobe report smollm2-135m -o $(REPORT) --overwrite
 
 test: $(VENV)/.dev $(VENV)/.weights chromium ## every test
-	$(VENV)/bin/python $(PYTEST) $(ARGS)
+	$(VENV)/bin/python $(PYTEST) --junitxml=build/junit-main.xml $(ARGS)
 
 test-legacy: $(LEGACY)/.dev ## the decoder-only tests against HookedTransformer (TransformerLens 3.9)
-	$(LEGACY)/bin/python $(PYTEST) $(NEUTRAL:%=--ignore=tests/test_%.py) $(ARGS)
+	$(LEGACY)/bin/python $(PYTEST) --junitxml=build/junit-legacy.xml $(NEUTRAL:%=--ignore=tests/test_%.py) $(ARGS)
+
+faults: $(VENV)/.dev chromium ## what goes wrong, brought about for real, into docs/reliability.md
+	$(VENV)/bin/python -m faults --write $(ARGS)
+
+fuzz: $(VENV)/.dev ## the file readers under atheris, SECONDS each, into docs/reliability.md
+	$(VENV)/bin/python $(PIP) -c constraints.txt -e '.[fuzz]'
+	$(VENV)/bin/python -m faults.fuzz --seconds $(SECONDS) --write
+
+compatibility: $(VENV)/.dev ## docs/compatibility.md from the last runs of `make test test-legacy`
+	$(VENV)/bin/python scripts/compatibility.py
+
+newest: ## every analysis once with the newest packages allowed, in an environment of its own
+	rm -rf build/newest
+	$(PYTHON) -m venv build/newest
+	grep '^torch==' constraints.txt > build/newest/torch.txt
+	build/newest/bin/python $(PIP) -c build/newest/torch.txt torch
+	build/newest/bin/python $(PIP) -c build/newest/torch.txt --upgrade --upgrade-strategy eager -e .
+	build/newest/bin/python scripts/newest.py
 
 test-ray: $(VENV)/.dev ## scans on Ray while workers are killed and a node goes away; installs Ray
 	$(VENV)/bin/python $(PIP) -c constraints.txt -e '.[ray]'

@@ -38,6 +38,13 @@ LEGACY = importlib.metadata.version("transformer-lens").startswith("3.")
 """Whether the installed TransformerLens is 3.9, where `HookedTransformer` is alive."""
 
 
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Note in junit files which classes of model a test was given, for `docs/compatibility.md`."""
+    given = getattr(item, "funcargs", {}).values()
+    names = {type(value).__name__ for value in given if hasattr(value, "hook_dict")}
+    item.user_properties += [("model", name) for name in sorted(names)]
+
+
 @pytest.fixture(scope="session")
 def legacy() -> bool:
     """True on TransformerLens 3.9."""
