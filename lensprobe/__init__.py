@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import explore, interpolation, massive, mnist, positions, sinks, steering
-    from .comparing import compare, over
+    from .comparing import compare, over, side_by_side
     from .edits import Add, Clamp, Mix, ProjectOut, Scale, Set
     from .errors import Interrupted, LensprobeError
     from .models import check, load
@@ -52,6 +52,7 @@ _HOMES = {
     "positions": ("positions", None),
     "report": ("reporting", "report"),
     "score": ("running", "score"),
+    "side_by_side": ("comparing", "side_by_side"),
     "sinks": ("sinks", None),
     "steering": ("steering", None),
 }
@@ -85,6 +86,7 @@ __all__ = [
     "positions",
     "report",
     "score",
+    "side_by_side",
     "sinks",
     "steering",
 ]

@@ -21,6 +21,8 @@ KEYS = (
     *("head", "neuron", "dim", "key", "position", "query", "id", "token", "document", "text"),
 )
 """Columns that say where a number was measured."""
+PREDICTED = ("loss", "logprob", "probability")
+"""Beside one of these a rank is a token's among all that might have come, and so was measured."""
 BESIDE = (
     *("count", "low", "high", "std", "change", "change_low", "change_high"),
     *("first", "last", "index", "rows", "plain"),
@@ -75,7 +77,7 @@ def cells(result: Result, table: str) -> Cells:
         ArgumentError: it holds no numbers, or several rows for one cell.
     """
     frame, unit = result.to_frame(table), _unit(result, table)
-    keys = tuple(name for name in KEYS if name in frame and name != unit)
+    keys = _keys(frame, unit)
     # Where rows have names for what they measure, the number is the value beside the name.
     names = (
         ["value"] if {"measure", "value"} <= set(frame.columns) else _measures(frame, keys, unit)
@@ -102,12 +104,17 @@ def _unit(result: Result, table: str) -> str:
     frame = result.to_frame(table)
     for unit in UNITS:
         if table in BY_DOCUMENT and unit in frame:
-            keys = [name for name in KEYS if name in frame and name != unit]
+            keys = _keys(frame, unit)
             rows = [unit, *keys, *(["measure"] if "measure" in frame else [])]
             named = {"measure", "value"} <= set(frame.columns)
-            measured = named or bool(_measures(frame, tuple(keys), unit))
+            measured = named or bool(_measures(frame, keys, unit))
             return unit if measured and not frame.duplicated(rows).any() else ""
     return ""
+
+
+def _keys(frame: pd.DataFrame, unit: str) -> tuple[str, ...]:
+    aside = {unit, *(["rank"] if set(PREDICTED) & set(frame.columns) else [])}
+    return tuple(name for name in KEYS if name in frame and name not in aside)
 
 
 def _measures(frame: pd.DataFrame, keys: tuple[str, ...], unit: str) -> list[str]:

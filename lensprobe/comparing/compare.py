@@ -18,7 +18,7 @@ from .pairing import paired, unpaired
 from .result import Comparison
 from .settings import cautions, settings_table
 
-__all__ = ["compare", "compared"]
+__all__ = ["compare", "compared", "joined_facts", "opened"]
 
 COLUMNS = [
     "measure",
@@ -38,8 +38,6 @@ def compare(
 ) -> Comparison:
     """Results of one kind side by side, each against the first.
 
-    >>> lp.compare({"base": a, "tuned": b}).plot()  # doctest: +SKIP
-
     Where a result keeps its numbers document by document, the interval of a change is a bootstrap of
     documents paired by their number, so both must have read the same texts. Other results are
     compared without intervals, and a note says so.
@@ -55,8 +53,16 @@ def compare(
     Raises:
         ArgumentError: fewer than two results, of different kinds, or no such table.
         OutputError: a file that holds no result.
+
+    Examples:
+        >>> text = "The cat sat on the mat."
+        >>> off = lp.Scale(factor=0.0, layers=1, dim=447)
+        >>> runs = {"plain": lp.score(model, text), "without 447": lp.score(model, text, edits=off)}
+        >>> found = lp.compare(runs)
+        >>> found.values.query("measure == 'loss'")["change"].round(2).tolist()
+        [0.0, 0.69]
     """
-    given = _opened(results)
+    given = opened(results)
     _one_kind(given)
     found = compared(given, table=table, seed=seed)
     told = [note for note in found.provenance["notes"] if " differs: " in note]
@@ -98,7 +104,7 @@ def compared(
         notes += [*apart.values(), _interval_note(name, first.unit, tables)]
         kind = next(iter(given.values())).kind
     return Comparison(
-        provenance=_facts(given, facts, failed or {}, notes, complete) | {"seed": seed},
+        provenance=joined_facts(given, facts, failed or {}, notes, complete) | {"seed": seed},
         values=values,
         models=_models(given, failed or {}),
         settings=settings,
@@ -121,7 +127,13 @@ def depths(values: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]]) -> None
         values.loc[rows, "depth"] = place
 
 
-def _opened(results: Any) -> dict[str, Result]:
+def opened(results: Any) -> dict[str, Result]:
+    """Results by label; files are read.
+
+    Raises:
+        ArgumentError: fewer than two, a label that is no name, something that is no result.
+        OutputError: a file that holds no result.
+    """
     if not isinstance(results, Mapping) or len(results) < 2:
         raise ArgumentError(
             "results: a label for each of at least two results, as {'base': a, 'tuned': b}."
@@ -167,7 +179,7 @@ def _interval_note(table: str, unit: str, tables: Mapping[str, Any]) -> str:
     )
 
 
-def _facts(
+def joined_facts(
     given: Mapping[str, Result],
     facts: Mapping[str, Mapping[str, Any]],
     failed: Mapping[str, tuple[str, str]],

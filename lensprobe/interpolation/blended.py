@@ -16,13 +16,12 @@ from torch import Tensor
 
 from ..models.adapter import Adapter
 from ..models.streams import unfit
-from ..running.measures import PIECE, log_probs, losses
+from ..running.measures import PIECE, log_probs, losses, ranks
 from ..running.session import Session, part, prompt_step
 from ..running.streams import Streams
 from ..tokens import TokenBatch
 from .blend import Blend
 from .content import Content
-from .reading import ranks
 
 __all__ = ["Blended", "Predicted", "plain_path"]
 

@@ -11,19 +11,11 @@ from torch import Tensor
 
 from ..models.adapter import Adapter
 from ..running.batching import chunks, each_group
-from ..running.measures import log_probs
+from ..running.measures import log_probs, ranks
 from ..running.session import Session, part, prompt_step
 from ..tokens import Encoded, TokenBatch
 
-__all__ = ["chosen_measures", "plain_measures", "ranks"]
-
-
-def ranks(
-    scores: Float[Tensor, "*tokens d_vocab"], ids: Int[Tensor, "*tokens"]
-) -> Int[Tensor, "*tokens"]:
-    """1 for the likeliest token, 2 for the second; equal ones share the better rank."""
-    own = scores.gather(-1, ids[..., None])
-    return (scores > own).sum(-1) + 1
+__all__ = ["chosen_measures", "plain_measures"]
 
 
 def chosen_measures(

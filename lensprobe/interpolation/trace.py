@@ -14,13 +14,12 @@ from torch import Tensor
 from ..errors import ArgumentError
 from ..models.adapter import Adapter, adapter_for
 from ..running.batching import chunks
-from ..running.measures import log_probs
+from ..running.measures import log_probs, ranks
 from ..running.session import Session, prompt_step
 from ..tokens import Bos, Encoded, TokenBatch, as_texts, encoded, token_strings
 from .blend import Blend, Norm, Target, resolve_blend
 from .content import Content
 from .generate_result import INTERPOLATED, PLAIN
-from .reading import ranks
 from .trace_result import KINDS, Trace
 
 __all__ = ["trace"]

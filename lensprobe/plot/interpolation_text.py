@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,11 @@ import plotly.graph_objects as go
 
 from ..errors import ArgumentError, nearest
 from .axes import finite, rows_of
-from .facets import facets, on
+from .facets import facets
 from .interpolation_parts import CONDITIONS, blend_of
 from .steering_parts import chosen_text, side_by_side
-from .theme import Look, Words, build, colour_bar, number, style
+from .theme import Look, Words, build, number, style
+from .token_lines import BARE, token_lines
 from .tokens import label, visible
 from .wording import model_name, plural
 
@@ -78,8 +78,7 @@ def tokens(
         finding=_finding(found, text),
     )
     words.extra["min_width"] = 190 + 56 * wide * len(shown)
-    axis = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
-    layout = facets(shown, look, axis, {**axis, "range": [rows - 0.5, -0.5]})
+    layout = facets(shown, look, BARE, {**BARE, "range": [rows - 0.5, -0.5]})
     layout["margin"] = {"t": 100, "l": 24, "r": 24, "b": 16}
     return build(traces, look, words, height=124 + 34 * rows, **layout)
 
@@ -188,33 +187,17 @@ def _limit(values: Any, measure: str) -> float:
 def _lines(
     rows: pd.DataFrame, wide: int, measure: str, limit: float, look: Look, panel: int
 ) -> go.Heatmap:
-    theme = look.theme
-    scale = theme.signed_cells if measure == "change" else theme.cells
-    names = [label(str(token), 9) for token in rows["token"]]
-    return go.Heatmap(
-        x=list(range(wide)),
-        y=list(range(-(-len(rows) // wide))),
-        z=_wrapped(finite(rows["shown"]), wide),
-        zmin=-limit if measure == "change" else 0.0,
-        zmax=limit,
-        colorscale=list(scale),
-        colorbar=colour_bar(MEASURES[measure], theme),
-        showscale=panel == 0,
-        text=_wrapped(names, wide, ""),
-        texttemplate="%{text}",
-        textfont={"size": theme.size - 2, "color": theme.ink},
-        xgap=1,
-        ygap=5,
-        customdata=_wrapped([_hover(row) for row in rows.itertuples()], wide, ""),
-        hovertemplate="%{customdata}<extra></extra>",
-        hoverongaps=False,
-        **on(panel),
+    return token_lines(
+        rows["token"],
+        rows["shown"],
+        [_hover(row) for row in rows.itertuples()],
+        look,
+        wide=wide,
+        limit=limit,
+        bar=MEASURES[measure],
+        signed=measure == "change",
+        panel=panel,
     )
-
-
-def _wrapped(values: Sequence[Any], wide: int, filler: Any = None) -> list[list[Any]]:
-    padded = [*values, *[filler] * (-len(values) % wide)]
-    return [padded[begin : begin + wide] for begin in range(0, len(padded), wide)]
 
 
 def _hover(row: Any) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..plot.attention import first_sentence
+from ..plot.generations import parting_sentence
+from ..plot.score import score_sentence
 from .attention_view import attention_view
 from .parts import ViewPart
+from .token_view import DRAWN, token_view
 
 __all__ = ["VIEWERS", "views_of"]
 
@@ -30,7 +33,28 @@ def _attention(found: Any, anchor: str) -> tuple[ViewPart, ...]:
     )
 
 
-VIEWERS: dict[str, Callable[[Any, str], tuple[ViewPart, ...]]] = {"attention": _attention}
+def _tokens(found: Any, anchor: str) -> tuple[ViewPart, ...]:
+    scored = found.kind == "score"
+    text = int(found.texts["text"].iloc[0])
+    return (
+        ViewPart(
+            anchor=f"{anchor}-tokens",
+            title="Token by token",
+            caption=(
+                "Colour: minus the log-probability of each token under the model that "
+                f"{'read' if scored else 'wrote'} it. Spaces show as ·, line breaks as ↵."
+            ),
+            finding=(score_sentence if scored else parting_sentence)(found, text),
+            body=token_view(found),
+            style="tokens.css",
+        ),
+    )
+
+
+VIEWERS: dict[str, Callable[[Any, str], tuple[ViewPart, ...]]] = {
+    "attention": _attention,
+    **dict.fromkeys(DRAWN, _tokens),
+}
 
 
 def views_of(result: Any, anchor: str) -> tuple[ViewPart, ...]:

@@ -9,6 +9,9 @@ TITLES = {
     "comparison": "Side by side",
     "explore.rescale": "One number rescaled, on one text",
     "explore.steering": "One prompt, steered",
+    "generate": "What was written",
+    "generations": "What was written, side by side",
+    "score": "What each token cost",
     "massive.scan": "Massive activations",
     "interpolation.generate": "Written while late layers see what really came",
     "interpolation.learn": "How much of the next token each layer should see",
@@ -64,6 +67,17 @@ LEADS = {
     ),
     "attention": (
         "What every head of the model attends to on one text. Open a head for its tokens and weights."
+    ),
+    "generate": (
+        "The continuation of each prompt. Point at a token for its probability and rank, where they "
+        "were asked for."
+    ),
+    "generations": (
+        "The same prompts continued under several conditions. The first token that is not the first "
+        "condition's is marked."
+    ),
+    "score": (
+        "How surprising each token was to the model. Point at one for its loss, probability and rank."
     ),
     "interpolation.generate": (
         "Late layers hold the model's guess of the next token. Here they are given the token that was "
@@ -285,6 +299,16 @@ NOTES = {
     ("attention", "tokens"): (
         "value: attention that the token gets, mean over itself and all later queries, over layers and "
         "heads; the last tokens have few queries"
+    ),
+    ("generate", "tokens"): (
+        "position: absolute · logprob in nats, rank 1 the likeliest: under the model that wrote it"
+    ),
+    ("generations", "texts"): (
+        "step: the first generated token, from 0, that is not the first condition's; nan where all are"
+    ),
+    ("score", "tokens"): (
+        "loss in nats · rank 1 the likeliest · kind: tokens of the prompt are read, and not counted in "
+        "the mean"
     ),
     ("interpolation.generate", "tokens"): (
         "logprob, entropy in nats, rank 1 the likeliest: under the model that wrote the token · "

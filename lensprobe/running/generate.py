@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .batching import each_group
 from .decoding import Decoder
 from .forward import describe
 from .inputs import Inputs
+from .measures import ranks
 from .sampling import Sampler
 from .session import Session
 
@@ -35,8 +37,8 @@ class Generation(Result):
     Attributes:
         texts: one row a prompt: text, prompt, completion (special tokens left out), count (tokens).
         tokens: one row a generated token: text, position (absolute), token, id, and with
-            `logprobs=True` its log-probability `logprob` in nats under the edited model, before
-            temperature and filters.
+            `logprobs=True` its log-probability `logprob` in nats and its `rank` (1 is the likeliest)
+            under the edited model, before temperature and filters.
     """
 
     kind: ClassVar[str] = "generate"
@@ -63,6 +65,11 @@ class Generation(Result):
             "tokens": len(self.tokens),
             "first": repr(first if len(first) < 60 else first[:57] + "..."),
         }
+
+    def _repr_html_(self) -> str:
+        """The table, and the texts token by token."""
+        view = importlib.import_module("lensprobe.reporting.token_view")
+        return super()._repr_html_() + view.notebook(self)
 
 
 @torch.no_grad()
@@ -100,7 +107,7 @@ def generate(
             1909.05858).
         seed: rows draw from generators of their own, seeded by (seed, row), so that the others in
             the batch do not matter; None draws a seed and stores it in the result.
-        logprobs: keep each generated token's log-probability.
+        logprobs: keep each generated token's log-probability and rank.
         cache: False recomputes everything at each step: slow, and the same answer.
         chunk: most prompt tokens in one pass; None is chosen from memory.
 
@@ -108,6 +115,10 @@ def generate(
         ArgumentError: an option out of range; prompt and new tokens do not fit the context.
         ModelError: an encoder-decoder that cannot be run; see `lp.check`.
         Interrupted: Ctrl-C; `.partial` is the generation so far.
+
+    Examples:
+        >>> lp.generate(model, "The ", max_new_tokens=8).completions
+        ['the the ']
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.generate")
@@ -121,7 +132,7 @@ def generate(
 
     def work(group: list[int]) -> list[list[dict[str, Any]]]:
         batch = inputs.batch(group, "left")
-        written = Written(adapter, batch, group, stop_at_eos, _logprob if logprobs else None)
+        written = Written(adapter, batch, group, stop_at_eos, _measures if logprobs else None)
         inputs.encode(session, group)
         decoder = Decoder(session, batch, cached=cache, chunk=chunk, rows=np.asarray(group))
         if not stopped and not written.write(decoder, sampler.for_rows(group), max_new_tokens):
@@ -141,7 +152,7 @@ def generate(
         "complete": complete,
         "notes": outcome.notes,
     }
-    texts, tokens = tables(adapter, inputs.asked, outcome.answers, ["logprob"] * logprobs)
+    texts, tokens = tables(adapter, inputs.asked, outcome.answers, ["logprob", "rank"] * logprobs)
     result = Generation(provenance=provenance, texts=texts, tokens=tokens)
     if not complete:
         raise Interrupted(f"interrupted after {len(result.tokens)} tokens.", partial=result)
@@ -216,8 +227,9 @@ class Written:
                 self.open[row] = token not in self.ends
 
 
-def _logprob(scores: Tensor, chosen: Tensor) -> dict[str, list[Any]]:
-    return {"logprob": scores.log_softmax(-1).gather(1, chosen[:, None])[:, 0].tolist()}
+def _measures(scores: Tensor, chosen: Tensor) -> dict[str, list[Any]]:
+    logs = scores.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+    return {"logprob": logs.tolist(), "rank": ranks(scores, chosen).tolist()}
 
 
 def tables(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["PIECE", "compared", "divergence", "kl", "log_probs", "losses", "perplexity"]
+__all__ = ["PIECE", "compared", "divergence", "kl", "log_probs", "losses", "perplexity", "ranks"]
 
 
 PIECE = 8
@@ -76,5 +76,13 @@ def losses(
 
 def perplexity(loss: Any) -> np.ndarray:
     """`exp` of a mean loss in nats, float64; infinite where that overflows."""
+def ranks(
+    logits: Float[Tensor, "*tokens d_vocab"], targets: Int[Tensor, "*tokens"]
+) -> Int[Tensor, "*tokens"]:
+    """1 for the likeliest token, 2 for the second; equal ones share the better rank."""
+    own = logits.gather(-1, targets[..., None])
+    return (logits > own).sum(-1) + 1
+
+
     with np.errstate(over="ignore"):
         return np.exp(np.asarray(loss, dtype=np.float64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from .batching import chunks, each_group, plan_groups
 from .decoding import Decoder
 from .forward import describe
 from .inputs import Inputs
+from .measures import losses, ranks
 from .session import Session, part, prompt_step
 
 __all__ = ["Score", "score"]
@@ -33,8 +35,8 @@ class Score(Result):
 
     Attributes:
         texts: one row a text: text, loss (mean over scored tokens), perplexity, count.
-        tokens: one row a token: text, position, token, kind ("prompt" or "text"), loss, probability.
-            A text's first token has no loss (NaN).
+        tokens: one row a token: text, position, token, kind ("prompt" or "text"), loss, probability,
+            rank (1 is the likeliest). A text's first token has none of the three (NaN).
     """
 
     kind: ClassVar[str] = "score"
@@ -57,6 +59,11 @@ class Score(Result):
             "loss": self.loss,
             "perplexity": float(np.exp(self.loss)),
         }
+
+    def _repr_html_(self) -> str:
+        """The table, and the tokens coloured by their loss."""
+        view = importlib.import_module("lensprobe.reporting.token_view")
+        return super()._repr_html_() + view.notebook(self)
 
 
 @torch.no_grad()
@@ -94,6 +101,13 @@ def score(
         ArgumentError: an empty text, one longer than the context, prompts that do not match texts.
         ModelError: an encoder-decoder that cannot be run; see `lp.check`.
         Interrupted: Ctrl-C; `.partial` holds the texts that were finished.
+
+    Examples:
+        >>> round(lp.score(model, "The cat sat on the mat.").loss, 3)
+        2.038
+        >>> off = lp.Scale(factor=0.0, layers=1, dim=447, positions=lp.positions.front(1))
+        >>> round(lp.score(model, "The cat sat on the mat.", edits=off).loss, 3)  # ln 2 more
+        2.731
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.score")
@@ -120,23 +134,23 @@ def score(
             )
     with session:
         outcome = each_group(inputs.sizes, work, batch_tokens=batch_tokens, progress=progress)
-    losses = outcome.answers
+    answers = outcome.answers
     provenance = {
         **adapter.provenance(),
         "bos": adapter.bos(bos),
         "edits": [describe(edit) for edit in session.edits],
         "texts": len(inputs),
-        "finished": len(losses),
+        "finished": len(answers),
         "complete": outcome.complete,
         "notes": outcome.notes,
     }
-    if not losses:
+    if not answers:
         raise Interrupted("interrupted before the first text was finished.")
     starts = inputs.prompts if prompt is not None else np.zeros(len(inputs), dtype=int)
-    result = _result(adapter, inputs.rows, starts, losses, provenance)
+    result = _result(adapter, inputs.rows, starts, answers, provenance)
     if not outcome.complete:
         raise Interrupted(
-            f"interrupted after {len(losses)} of {len(inputs)} texts.", partial=result
+            f"interrupted after {len(answers)} of {len(inputs)} texts.", partial=result
         )
     return result
 
@@ -144,7 +158,7 @@ def score(
 def _read(
     session: Session, inputs: Inputs, group: list[int], side: Side, chunk: int | None
 ) -> list[np.ndarray]:
-    """Losses `[length - 1]` of each row, in one pass or in chunks over the cache."""
+    """Loss and rank `[2 length-1]` of each row, in one pass or in chunks over the cache."""
     batch = inputs.batch(group, side)
     step = prompt_step(batch, prompts=inputs.prompts[group], rows=np.asarray(group))
     inputs.encode(session, group)
@@ -154,28 +168,27 @@ def _read(
     cache = session.new_cache(count) if len(ranges) > 1 else None
     if cache is not None:
         cache.expect(width)
-    found = torch.zeros(count, width, dtype=torch.float32)
+    found = torch.zeros(2, count, width, dtype=torch.float32)
     for begin, end in ranges:
         out = session.read(part(step, begin, end), batch.ids[:, begin:end], cache=cache)
         assert out is not None
         targets = batch.ids[:, begin + 1 : end + 1]
-        found[:, begin + 1 : begin + 1 + targets.shape[1]] = losses_of(out, targets)
-    return [row[mask][1:].numpy() for row, mask in zip(found, batch.mask.cpu(), strict=True)]
+        found[..., begin + 1 : begin + 1 + targets.shape[1]] = _read_off(out, targets)
+    return [found[:, row, mask][:, 1:].numpy() for row, mask in enumerate(batch.mask.cpu())]
 
 
-def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """`-log p(target)` in nats, float32 `[batch pos]`, row by row so that no second copy of all
-    logits is made. Logits may have one column more than there are targets."""
-    out = torch.empty(targets.shape, dtype=torch.float32)
-    for row in range(len(targets)):
-        scores = logits[row, : targets.shape[1]].float()
-        picked = scores.gather(-1, targets[row][:, None])[:, 0]
-        out[row] = (scores.logsumexp(-1) - picked).cpu()
+def _read_off(logits: Tensor, targets: Tensor) -> Tensor:
+    """`-log p(target)` in nats and the target's rank, float32 `[2 batch pos]`, row by row so that no
+    second copy of all logits is made. Logits may have one column more than there are targets."""
+    out = torch.empty((2, *targets.shape), dtype=torch.float32)
+    for row, own in enumerate(targets):
+        scores = logits[row, : len(own)].float()
+        out[0, row], out[1, row] = losses(scores, own).cpu(), ranks(scores, own).cpu()
     return out
 
 
 def _walk(session: Session, inputs: Inputs, index: int, chunk: int | None) -> np.ndarray:
-    """Losses of one text under a moving edit: every token is the newest once."""
+    """Loss and rank of each token of one text under a moving edit: every token is the newest once."""
     row = inputs.rows[index]
     batch = TokenBatch.pad(session.adapter, [Encoded(row.ids[:1], row.roles)], side="left")
     inputs.encode(session, [index])
@@ -191,22 +204,23 @@ def _walk(session: Session, inputs: Inputs, index: int, chunk: int | None) -> np
     values = []
     for token in row.ids[1:]:
         target = torch.tensor([token], device=scores.device)
-        values.append(float(losses_of(scores[:, None], target[:, None])[0, 0]))
+        values.append(_read_off(scores[:, None], target[:, None])[:, 0, 0].numpy())
         scores = decoder.advance(target) if len(values) < len(row) - 1 else scores
-    return np.asarray(values, dtype=np.float32)
+    return np.stack(values, axis=1)
 
 
 def _result(
     adapter: Adapter,
     rows: list[Encoded],
     prompts: np.ndarray,
-    losses: dict[int, np.ndarray],
+    answers: dict[int, np.ndarray],
     provenance: dict[str, Any],
 ) -> Score:
     tokenizer = getattr(adapter.model, "tokenizer", None)
     tables: list[pd.DataFrame] = []
-    for index in sorted(losses):
-        row, loss = rows[index], np.concatenate([[np.nan], losses[index]])
+    for index in sorted(answers):
+        row = rows[index]
+        loss, rank = np.concatenate([np.full((2, 1), np.nan), answers[index]], axis=1)
         length = len(row)
         tables.append(
             pd.DataFrame(
@@ -217,10 +231,11 @@ def _result(
                     "kind": np.where(np.arange(length) < prompts[index], "prompt", "text"),
                     "loss": loss,
                     "probability": np.exp(-loss),
+                    "rank": rank,
                 }
             )
         )
-    columns = ["text", "position", "token", "kind", "loss", "probability"]
+    columns = ["text", "position", "token", "kind", "loss", "probability", "rank"]
     tokens = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     scored = tokens[(tokens["kind"] == "text") & tokens["loss"].notna()]
     grouped = scored.groupby("text")["loss"]
