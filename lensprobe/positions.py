@@ -134,7 +134,14 @@ class Positions:
 
 
 def all() -> Positions:
-    """Every token: the prompt's and, as they come, the generated ones."""
+    """Every token: the prompt's and, as they come, the generated ones.
+
+    Examples:
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.all())
+        >>> found = lp.forward(model, "Hello", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [True, True, True, True, True, True]
+    """
     return Positions(lambda step: step.positions >= 0, "all()")
 
 
@@ -145,6 +152,12 @@ def front(n: int | None = None) -> Positions:
 
     Raises:
         ArgumentError: `n` is not a positive whole number; a prompt is shorter than `n`.
+
+    Examples:
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.front(2))
+        >>> found = lp.forward(model, "Hello", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [True, True, False, False, False, False]
     """
     if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
         raise ArgumentError(f"n={n!r}: front(n) takes a positive whole number, or nothing.")
@@ -165,12 +178,25 @@ def after_prompt() -> Positions:
     This is the scope of contrastive activation addition (Rimsky et al. 2312.06681): the residual at
     the prompt's last token predicts the first answer token. For generated tokens alone use
     `generated()`.
+
+    Examples:
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.after_prompt())
+        >>> found = lp.forward(model, "llo", prompt="He", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [False, False, True, True, True, True]
     """
     return Positions(lambda step: step.positions >= step.prompts[:, None] - 1, "after_prompt()")
 
 
 def generated() -> Positions:
-    """Generated tokens only: the first of them is chosen by the unedited model."""
+    """Generated tokens only: the first of them is chosen by the unedited model.
+
+    Examples:
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.generated())
+        >>> found = lp.forward(model, "llo", prompt="He", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [False, False, False, True, True, True]
+    """
     return Positions(lambda step: step.positions >= step.prompts[:, None], "generated()")
 
 
@@ -179,6 +205,15 @@ def last() -> Positions:
 
     With a key-value cache that takes a two-token step: the token before the newest is read again,
     unedited, over a cache cropped by one.
+
+    Examples:
+        >>> newest = lp.positions.last()
+        >>> newest.moves, lp.positions.all().moves
+        (True, False)
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.last())
+        >>> found = lp.forward(model, "Hello", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [False, False, False, False, False, True]
     """
     return Positions(lambda step: step.newest, "last()", moves=True)
 
@@ -188,6 +223,12 @@ def at(*positions: int) -> Positions:
 
     Raises:
         ArgumentError: no positions; a prompt is too short to have one of them.
+
+    Examples:
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.at(0, -1))
+        >>> found = lp.forward(model, "Hello", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [True, False, False, False, False, True]
     """
     if not positions or not _whole(positions):
         raise ArgumentError(f"at{positions!r}: give one or more whole numbers.")
@@ -214,6 +255,12 @@ def between(first: int, stop: int) -> Positions:
 
     Raises:
         ArgumentError: the window is empty for some prompt.
+
+    Examples:
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.between(1, -1))
+        >>> found = lp.forward(model, "Hello", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [False, True, True, True, True, False]
     """
     if not _whole((first, stop)):
         raise ArgumentError(f"between({first!r}, {stop!r}): two whole numbers.")
@@ -240,6 +287,17 @@ def role(name: str) -> Positions:
 
     Raises:
         ArgumentError: a prompt is not a chat, or has no turn of that role.
+
+    Examples:
+        >>> import copy
+        >>> tokenizer = copy.deepcopy(model.tokenizer)  # the planted model has no chat template
+        >>> tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+        >>> talker = lp.load("planted", tokenizer=tokenizer)
+        >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+        >>> talk = lp.chat(talker, turns)
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=lp.positions.role("user"))
+        >>> (lp.forward(talker, talk, edits=quiet, layers=5).activation(5) == 0).all(1).tolist()
+        [False, True, True, False, False, False]
     """
 
     def rule(step: Step) -> np.ndarray:
@@ -269,6 +327,13 @@ def where(mask: Any) -> Positions:
 
     Raises:
         ArgumentError: the mask selects nothing or does not fit the prompts.
+
+    Examples:
+        >>> vowels = lp.positions.where(lambda token: token in "aeiou")
+        >>> quiet = lp.Scale(factor=0.0, layers=5, positions=vowels)
+        >>> found = lp.forward(model, "Hello", edits=quiet, layers=5)
+        >>> (found.activation(5) == 0).all(1).tolist()
+        [False, False, True, False, False, True]
     """
     if isinstance(mask, Callable):
         return Positions(partial(_ask, mask), "where(callable)", needs=_needs_tokenizer)

@@ -265,6 +265,11 @@ def open_result(path: str | os.PathLike[str]) -> Any:
     Raises:
         OutputError: no such file, a damaged one, or one that lensprobe did not write. Pickles
             (`.pt`, `.bin`, `.pkl` and their like) are refused: reading one runs what it holds.
+
+    Examples:
+        >>> path = lp.massive.scan(model, "The cat sat on the mat.").save("scan.zip")
+        >>> lp.open(path).strongest.dim
+        447
     """
     if Path(path).is_dir():
         path = _finished(Path(path))

@@ -83,6 +83,11 @@ def options(**values: Any) -> _Options:
 
     Raises:
         ArgumentError: an option of another name.
+
+    Examples:
+        >>> with lp.options(progress=False, batch_tokens=4096):
+        ...     lp.options()["batch_tokens"]
+        4096
     """
     for name in values:
         if name not in DEFAULTS:

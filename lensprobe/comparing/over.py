@@ -34,8 +34,6 @@ def over(
 ) -> Comparison:
     """Load one model after another, run an analysis on each, let it go, and compare the results.
 
-    >>> lp.over(["gpt2", "gpt2-medium"], lp.sinks.scan, texts, length=64)  # doctest: +SKIP
-
     A model that cannot be loaded or analysed becomes a row of `models` with its error.
 
     Args:
@@ -56,6 +54,11 @@ def over(
         ArgumentError: no models, or something that names none; an `analysis` that is no function or
             takes no such option; a table that its result does not have.
         Interrupted: Ctrl-C; `.partial` holds the models that were finished.
+
+    Examples:
+        >>> found = lp.over({"one": model, "two": model}, lp.massive.scan, "The cat sat.")
+        >>> found.models[["model", "dim", "layer"]].values.tolist()
+        [['one', 447, 1], ['two', 447, 1]]
     """
     names = listed(models)
     checked_seed(seed)

@@ -100,6 +100,11 @@ def generate(
         ArgumentError: an option out of range; prompt and new tokens do not fit the context.
         ModelError: an encoder-decoder, or weights that cannot be read.
         Interrupted: Ctrl-C; `.partial` is what was written so far.
+
+    Examples:
+        >>> found = lp.interpolation.generate(model, "The ", layer=3, weight=0.3, max_new_tokens=8)
+        >>> found.completions
+        ['the the ']
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.interpolation.generate")

@@ -118,6 +118,12 @@ def learn(
         ArgumentError: as `score`; steps, batch size or learning rate out of range.
         ModelError: an encoder-decoder; weights that cannot be read.
         Interrupted: Ctrl-C; `.partial` has the weights so far.
+
+    Examples:
+        >>> texts = ["The cat sat.", "The dog lay."]
+        >>> found = lp.interpolation.learn(model, texts, layers=1, weight=0.9, steps=3, keep_first=False)
+        >>> round(float(found.weights["weight"].iloc[0]), 2)  # on its way down
+        0.84
     """
     adapter = adapter_for(model)
     chosen = _layers(adapter, layers)

@@ -51,6 +51,14 @@ def loss(
     Raises:
         ArgumentError: as `score`; a text longer than the context.
         ModelError: an encoder-decoder; weights that cannot be read.
+
+    Examples:
+        >>> import torch
+        >>> weight = torch.tensor(0.3, requires_grad=True)
+        >>> loss = lp.interpolation.loss(model, "The cat sat.", layer=3, weight=weight)
+        >>> (slope,) = torch.autograd.grad(loss, weight)
+        >>> round(loss.item(), 3), slope.shape
+        (2.298, torch.Size([]))
     """
     adapter = adapter_for(model)
     blend = resolve_blend(

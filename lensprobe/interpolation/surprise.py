@@ -112,6 +112,12 @@ def surprise(
         ArgumentError: as `score`; too few tokens for ten deciles.
         ModelError: an encoder-decoder; weights that cannot be read.
         Interrupted: Ctrl-C; `.partial` holds the windows that were finished.
+
+    Examples:
+        >>> text = "The cat sat on the mat, and the dog lay on the log. " * 2
+        >>> found = lp.interpolation.surprise(model, text, layer=3, weight=0.3, lags=1)
+        >>> len(found.deciles), found.supported
+        (10, False)
     """
     adapter = adapter_for(model)
     blend = resolve_blend(

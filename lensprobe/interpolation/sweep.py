@@ -110,6 +110,13 @@ def sweep(
         ArgumentError: as `score`; weights that are not different numbers.
         ModelError: an encoder-decoder; weights that cannot be read.
         Interrupted: Ctrl-C; `.partial` holds the windows that were finished.
+
+    Examples:
+        >>> found = lp.interpolation.sweep(
+        ...     model, "The cat sat on the mat.", layers=[1, 3], weights=[0, 1], keep_first=False
+        ... )
+        >>> found.effects[["layer", "weight", "change"]].round(2).values.tolist()
+        [[1.0, 0.0, 0.0], [1.0, 1.0, 0.66], [3.0, 0.0, 0.0], [3.0, 1.0, 0.02]]
     """
     adapter = adapter_for(model)
     options = {"target": target, "norm": norm, "keep_first": keep_first, "below": below}

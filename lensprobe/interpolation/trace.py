@@ -64,6 +64,11 @@ def trace(
     Raises:
         ArgumentError: an option out of range, several texts, one token, or more than the context.
         ModelError: an encoder-decoder, or weights that cannot be read.
+
+    Examples:
+        >>> found = lp.interpolation.trace(model, "The cat sat.", layer=2, weight=0.5)
+        >>> found.share("guess", "plain", 5)  # the last layer reads the model's own guess
+        1.0
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.interpolation.trace")

@@ -76,6 +76,11 @@ def anatomy(
             texts, nothing massive where nothing was named.
         ModelError: packed weights, LoRA layers that are not merged, an encoder-decoder.
         Interrupted: Ctrl-C; `.partial` is the `Anatomy` of the finished sequences.
+
+    Examples:
+        >>> found = lp.massive.anatomy(model, "The cat sat on the mat.", dim=447)
+        >>> found.neurons[["neuron", "value"]].head(3).round().values.tolist()
+        [[11.0, 2000.0], [42.0, 900.0], [97.0, 100.0]]
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.anatomy")

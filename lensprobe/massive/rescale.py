@@ -143,6 +143,12 @@ def rescale(
         HookPointError: the model keeps no attention patterns.
         ModelError: an encoder-decoder.
         Interrupted: Ctrl-C; `.partial` is the `Rescale` of the finished sequences.
+
+    Examples:
+        >>> found = lp.massive.rescale(model, "The cat sat on the mat.", dim=447, factors=[0, 1])
+        >>> rates = found.effects.query("measure == 'sink_rate'")
+        >>> rates[["factor", "value"]].values.tolist()
+        [[0.0, 0.0], [1.0, 0.125]]
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.rescale")

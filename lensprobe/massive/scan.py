@@ -106,6 +106,13 @@ def scan(
         ModelError: an encoder-decoder model.
         OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` is the `MassiveScan` of the finished batches.
+
+    Examples:
+        >>> scan = lp.massive.scan(model, "The cat sat on the mat.")
+        >>> scan.strongest.dim, scan.strongest.position, round(scan.strongest.value)
+        (447, 0, 3000)
+        >>> scan.findings[["first", "last"]].values.tolist()  # layers
+        [[1, 3]]
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.scan")

@@ -80,6 +80,11 @@ def tokens(
             where nothing was named.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; `.partial` is the `TokenStudy` of the finished tokens.
+
+    Examples:
+        >>> found = lp.massive.tokens(model, "The cat sat on the mat.", dim=447, n=8, seed=0)
+        >>> found.cause()
+        'position'
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.tokens")

@@ -113,6 +113,12 @@ def trajectory(
             texts, nothing massive where nothing was named.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; `.partial` is the `Trajectory` over the finished sequences.
+
+    Examples:
+        >>> found = lp.massive.trajectory(model, "The cat sat on the mat.", dim=447)
+        >>> facts = found.summary()
+        >>> facts["birth"], facts["writer"], facts["death"], facts["eraser"]
+        (1, 'mlp', 4, 'mlp')
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.trajectory")

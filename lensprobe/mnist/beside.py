@@ -57,6 +57,15 @@ def beside(study: Study, sweep: Sweep, *, scale: float = 1.0, group: str | None 
 
     Raises:
         ArgumentError: a scale or group that one of them has not, or a sweep over questions alone.
+
+    Examples:
+        >>> network = lp.mnist.HookedMLP((64, 16, 10))
+        >>> study = lp.mnist.study(network, lp.mnist.load_digits_data(), pairs=[(3, 1)], n=0)
+        >>> vector = lp.steering.difference(model, ["z"], ["e"], layers=2)
+        >>> sweep = lp.steering.sweep(model, "The cat.", vector=vector, layers=[2, 3], scales=[1])
+        >>> both = lp.mnist.beside(study, sweep)
+        >>> both.to_frame()["model"].unique().tolist()
+        ['64-16-10', 'planted']
     """
     if not isinstance(study, Study) or not isinstance(sweep, Sweep):
         raise ArgumentError(

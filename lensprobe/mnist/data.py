@@ -72,9 +72,6 @@ class DigitsData:
 def load_digits_data(source: Any = None, *, limit: int | None = None) -> DigitsData:
     """Digits to train and to test on.
 
-    >>> load_digits_data()
-    DigitsData(scikit-learn digits: 1,297 + 500 images of 8×8)
-
     Args:
         source: None for scikit-learn's 8×8 digits, which need no file; a folder with MNIST's four IDX
             files, gzipped or not (flat or as torchvision keeps them); a hub id such as
@@ -85,6 +82,10 @@ def load_digits_data(source: Any = None, *, limit: int | None = None) -> DigitsD
     Raises:
         ArgumentError: no such folder, files that are missing, truncated, swapped or do not match,
             labels out of range, images of different sizes.
+
+    Examples:
+        >>> lp.mnist.load_digits_data()
+        DigitsData(scikit-learn digits: 1,297 + 500 images of 8×8)
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ArgumentError(f"limit={limit!r}: a positive whole number, or None.")

@@ -105,6 +105,13 @@ def out_of_data(
         ArgumentError: as `study`; also `n` below 1.
         ModelError: the model is no `HookedMLP`.
         Interrupted: Ctrl-C; there is no partial result, since conditions are compared with each other.
+
+    Examples:
+        >>> network = lp.mnist.HookedMLP((64, 16, 10))
+        >>> data = lp.mnist.load_digits_data()
+        >>> found = lp.mnist.out_of_data(network, data, pairs=[(3, 1)], layers=0, n=4)
+        >>> found.effects["condition"].tolist()
+        ['pair', 'shuffled', 'random', 'class means']
     """
     adapter = network_adapter(model, "lp.mnist.out_of_data")
     checked_fit(adapter, data)

@@ -39,12 +39,6 @@ def study(
     The public note on activation additions in MNIST takes the first training image of each digit and
     coefficient 1. Layers are those of `HookedMLP`: 0 the first linear map, 1 its ReLU, and so on.
 
-    >>> import lensprobe as lp
-    >>> data = lp.mnist.load_digits_data()
-    >>> model = lp.mnist.HookedMLP((64, 32, 32, 10))
-    >>> lp.mnist.study(model, data, pairs=[(3, 1)], layers=0, n=0).square("loss").shape
-    (2, 2)
-
     Args:
         model: a `HookedMLP`.
         data: from `load_digits_data`.
@@ -62,6 +56,12 @@ def study(
             not fit the network, a coefficient that is not finite.
         ModelError: the model is no `HookedMLP`.
         Interrupted: Ctrl-C; `.partial` is the study of the test images that were read.
+
+    Examples:
+        >>> data = lp.mnist.load_digits_data()
+        >>> network = lp.mnist.HookedMLP((64, 32, 32, 10))
+        >>> lp.mnist.study(network, data, pairs=[(3, 1)], layers=0, n=0).square("loss").shape
+        (2, 2)
     """
     adapter = network_adapter(model, "lp.mnist.study")
     checked_fit(adapter, data)

@@ -85,6 +85,12 @@ def train(
         ArgumentError: images that do not fit the network, an option out of range.
         ModelError: the model is no `HookedMLP`.
         Interrupted: Ctrl-C; `.partial` is the training up to there, and the weights are those.
+
+    Examples:
+        >>> network, data = lp.mnist.HookedMLP((64, 24, 10)), lp.mnist.load_digits_data()
+        >>> found = lp.mnist.train(network, data, epochs=8, learning_rate=0.01, batch_size=64)
+        >>> found.summary()["accuracy"] > 0.85
+        True
     """
     adapter = network_adapter(model, "lp.mnist.train")
     checked_fit(adapter, data)

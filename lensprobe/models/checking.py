@@ -132,9 +132,12 @@ def check(model: Any) -> Check:
     Raises:
         ModelError: not a TransformerLens model, or one whose structure lensprobe cannot read.
 
-    >>> import lensprobe as lp
-    >>> lp.check(lp.load("planted")).facts["layers"]
-    '6'
+    Examples:
+        >>> found = lp.check(model)
+        >>> found.facts["layers"], found.facts["heads"]
+        ('6', '12, 64 wide')
+        >>> found.analyses["lp.sinks.scan"] == ""  # nothing stands against it
+        True
     """
     adapter = adapter_for(model)
     adapter.require_text("lp.check")

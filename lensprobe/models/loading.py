@@ -61,9 +61,9 @@ def load(
         ModelError: not found (with the ways to get it), damaged, incomplete, or not supported.
         ArgumentError: an unknown or impossible option.
 
-    >>> import lensprobe as lp
-    >>> lp.load("planted").cfg.n_layers
-    6
+    Examples:
+        >>> lp.load("planted").cfg.n_layers
+        6
     """
     for option in unknown:
         known = ("tokenizer", "device", "dtype", "revision", "device_map", "adapter", "copy")

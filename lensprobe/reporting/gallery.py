@@ -84,6 +84,11 @@ def gallery(results: Any, *, title: str | None = None) -> Gallery:
     Raises:
         ArgumentError: no results, or something that is none.
         OutputError: a file that holds no result.
+
+    Examples:
+        >>> page = lp.gallery({"one text": lp.massive.scan(model, "The cat sat on the mat.")})
+        >>> page.to_html("gallery.html").name
+        'gallery.html'
     """
     if title is not None and not (isinstance(title, str) and title.strip()):
         raise ArgumentError(f"title={title!r}: some words, or None.")

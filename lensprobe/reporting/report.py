@@ -97,10 +97,6 @@ def report(
 ) -> Report | Gallery | Plan:
     """Scan a model for massive activations and attention sinks, ready for `.to_html(path)`.
 
-    >>> import lensprobe as lp
-    >>> found = lp.report(lp.load("planted"), progress=False)  # doctest: +SKIP
-    >>> found.to_html("planted.html")  # doctest: +SKIP
-
     Args:
         model: a model from `lp.load`, or a `TransformerBridge` or `HookedTransformer` of your own. Of
             several (a list of names, folders or saved reports, or a mapping of labels to those or to
@@ -123,6 +119,12 @@ def report(
     Raises:
         ArgumentError: several models and `dry_run`.
         Interrupted: Ctrl-C; `partial` is the report over what was finished, or None.
+
+    Examples:
+        >>> found = lp.report(model, "The cat sat on the mat.")
+        >>> facts = found.summary()
+        >>> facts["massive_dim"], facts["massive_layer"], facts["sinks_strongest_head"]
+        (447, 1, 'L2H1')
     """
     # Here, so that a saved report opens and draws without waiting for torch.
     from .. import massive, sinks

@@ -41,11 +41,6 @@ def attention(
 ) -> Attention:
     """Read one text and keep the pattern of every head, to be looked at.
 
-    >>> import lensprobe as lp
-    >>> found = lp.attention(lp.load("planted"), "the cat", layers=[0, 1])
-    >>> found.patterns.dtype, found.layers
-    (dtype('uint8'), [0, 1])
-
     Patterns are kept in bytes, one for each layer, head, query and key, which is what a screen shows;
     the tables beside them are exact. For statistics over many texts see `lp.sinks.scan`.
 
@@ -62,6 +57,11 @@ def attention(
             patterns that would not fit in memory.
         ModelError: an encoder-decoder; attention that keeps no pattern.
         Interrupted: Ctrl-C; nothing is kept of half a text.
+
+    Examples:
+        >>> found = lp.attention(model, "the cat", layers=[0, 1])
+        >>> found.patterns.shape, found.patterns.dtype.name
+        ((2, 12, 8, 8), 'uint8')
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.attention")

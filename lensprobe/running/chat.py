@@ -25,6 +25,14 @@ def chat(model: Any, messages: Sequence[dict[str, str]], *, bos: Bos = "auto") -
     Raises:
         ArgumentError: no messages, or something else than messages.
         ModelError: the tokenizer has no chat template.
+
+    Examples:
+        >>> import copy
+        >>> tokenizer = copy.deepcopy(model.tokenizer)  # the planted model has no chat template
+        >>> tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+        >>> talker = lp.load("planted", tokenizer=tokenizer)
+        >>> lp.chat(talker, [{"role": "user", "content": "Hi"}]).ids
+        (256, 72, 105)
     """
     if not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
         raise ArgumentError('messages: a non-empty list of {"role": ..., "content": ...}.')

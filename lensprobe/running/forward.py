@@ -108,6 +108,13 @@ def forward(
         ArgumentError: an empty text, one longer than the context, a layer out of range.
         ModelError: an encoder-decoder that cannot be run; see `lp.check`.
         Interrupted: Ctrl-C; `.partial` holds the texts that were finished.
+
+    Examples:
+        >>> found = lp.forward(model, "The cat", layers=[1, 5], logits="last")
+        >>> found.activation(1).shape, found.logits.shape
+        ((8, 768), (1, 258))
+        >>> round(float(found.activation(1)[0, 447]))
+        3000
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.forward")

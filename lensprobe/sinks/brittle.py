@@ -79,6 +79,14 @@ def brittle(
         ModelError: an encoder-decoder; weights that cannot be read, without `edits`.
         HookPointError: the model keeps no attention patterns.
         Interrupted: Ctrl-C; `.partial` is the `Brittle` of the finished kinds.
+
+    Examples:
+        >>> off = lp.Scale(factor=0.0, layers=1, dim=447)
+        >>> found = lp.sinks.brittle(model, "The cat sat.", edits=off, kinds=["text"], bos=True)
+        >>> float(found.effect("sink_rate", "text", bos=True)["value"])
+        0.125
+        >>> float(found.effect("sink_rate", "text", bos=True, condition="repaired")["value"])
+        0.0
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.brittle")

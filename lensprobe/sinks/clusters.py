@@ -78,6 +78,11 @@ def clusters(
         ModelError: an encoder-decoder; weights that cannot be read.
         HookPointError: the model keeps no attention patterns.
         Interrupted: Ctrl-C.
+
+    Examples:
+        >>> found = lp.sinks.clusters(model, "a", n=8, length=3, repeats=2, seed=0)
+        >>> found.success()  # the planted model is fooled by nothing
+        0.0
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.clusters")

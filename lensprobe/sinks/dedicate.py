@@ -84,6 +84,14 @@ def dedicate(
         HookPointError: the model keeps no attention patterns.
         ModelError: an encoder-decoder.
         Interrupted: Ctrl-C; `.partial` is the `Dedicate` of the finished runs.
+
+    Examples:
+        >>> texts = ["The cat sat.", "The dog lay."]
+        >>> facts = lp.sinks.dedicate(model, texts, words="a", length=8).summary()
+        >>> round(facts["loss own zero"] - facts["loss own plain"], 2)
+        0.69
+        >>> round(facts["loss virtual zero"] - facts["loss virtual plain"], 2)
+        0.0
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.dedicate")

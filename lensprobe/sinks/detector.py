@@ -72,6 +72,12 @@ def first_token_detector(
         ArgumentError: an argument out of range; fewer than two documents.
         ModelError: an encoder-decoder; weights that cannot be read.
         Interrupted: Ctrl-C.
+
+    Examples:
+        >>> texts = ["The cat sat.", "The dog lay."]
+        >>> found = lp.sinks.first_token_detector(model, texts, n=2, lengths=[2, 4], seed=0)
+        >>> found.direction.shape, round(found.separation, 2)
+        ((768,), 0.66)
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.first_token_detector")

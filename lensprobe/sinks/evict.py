@@ -78,6 +78,12 @@ def evict(
         HookPointError: the model computes attention without scores that can be read.
         ModelError: an encoder-decoder.
         Interrupted: Ctrl-C; `.partial` is the `Evict` of the finished sequences.
+
+    Examples:
+        >>> text = "The cat sat on the mat, and the dog lay on the log."
+        >>> found = lp.sinks.evict(model, text, keep=[0, 1], window=16)
+        >>> [round(float(found.effect("perplexity", "evicted", n)["value"]), 1) for n in (0, 1)]
+        [20.1, 10.0]
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.evict")

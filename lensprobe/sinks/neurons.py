@@ -73,6 +73,11 @@ def neurons(
         ModelError: an encoder-decoder; weights that cannot be read; a layer without neurons.
         HookPointError: the model keeps no attention patterns.
         Interrupted: Ctrl-C; `.partial` is the `Neurons` of the finished runs.
+
+    Examples:
+        >>> found = lp.sinks.neurons(model, "The cat sat on the mat.", n=4, repeats=1, seed=0)
+        >>> found.kept  # (layer, neuron)
+        ((1, 11), (1, 42))
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.neurons")

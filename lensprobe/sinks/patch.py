@@ -77,6 +77,11 @@ def patch(
         ModelError: an encoder-decoder.
         HookPointError: the model lacks a site or keeps no attention patterns.
         Interrupted: Ctrl-C; `.partial` is the `Patch` of the finished cells.
+
+    Examples:
+        >>> found = lp.sinks.patch(model, "cat sat", "cat cat", layers=[1, 2], position=0)
+        >>> found.grid("value", "resid_pre").shape, round(found.end("clean", "value"))
+        ((2, 8), 3000)
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.patch")

@@ -64,6 +64,11 @@ def repeats(
         ModelError: an encoder-decoder.
         HookPointError: the model keeps no attention patterns.
         Interrupted: Ctrl-C; `.partial` is the `Repeats` of the finished sequences.
+
+    Examples:
+        >>> found = lp.sinks.repeats(model, ["a", "b"], lengths=[1, 4], bos=False)
+        >>> found.fooled(bos=False)  # its positions are absolute: a copy is no first token
+        []
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.repeats")

@@ -113,6 +113,11 @@ def scan(
         ModelError: an encoder-decoder model.
         OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` is the `SinkScan` of the finished batches.
+
+    Examples:
+        >>> scan = lp.sinks.scan(model, "The cat sat on the mat.")
+        >>> scan.sink_rate(), scan.summary()["strongest_head"]
+        (0.125, 'L2H1')
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.scan")

@@ -54,6 +54,11 @@ def scores(
         ArgumentError: several texts, a head or position out of range, a text without a later token.
         ModelError: packed weights, LoRA layers that are not merged, an encoder-decoder; scores that
             are no products of queries and keys (ALiBi).
+
+    Examples:
+        >>> found = lp.sinks.scores(model, "The cat sat on the mat.", head=(2, 1))
+        >>> round(found.score, 2), round(found.summary()["massive"], 2)  # nearly all of it
+        (12.0, 11.98)
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.scores")

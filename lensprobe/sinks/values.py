@@ -103,6 +103,12 @@ def values(
         ArgumentError: an argument out of range, no texts, a position that no text has.
         ModelError: packed weights, LoRA layers that are not merged, an encoder-decoder.
         Interrupted: Ctrl-C; `.partial` is the `SinkValues` of the finished batches.
+
+    Examples:
+        >>> found = lp.sinks.values(model, "The cat sat on the mat.")
+        >>> row = found.heads.query("layer == 2 and head == 1 and measure == 'value'").iloc[0]
+        >>> round(float(row["value"]), 3), round(float(row["others"]), 3)  # drained at the sink
+        (0.0, 1.0)
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.sinks.values")

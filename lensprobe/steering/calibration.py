@@ -124,6 +124,13 @@ def calibrate(
         ArgumentError: an option out of range; a vector of zeros; a target out of reach.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; there is no partial result.
+
+    Examples:
+        >>> vector = lp.steering.difference(model, ["z"], ["e"], layers=2)
+        >>> few = {"prompt": "The ", "max_new_tokens": 2}
+        >>> found = lp.steering.calibrate(model, vector, target=0.5, **few)
+        >>> round(found.scale, 2)
+        0.57
     """
     options = Sampling(max_new_tokens)
     adapter = adapter_for(model)

@@ -50,6 +50,11 @@ def contrast(
             layer out of range, a site that is not edited.
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder model.
+
+    Examples:
+        >>> vector = lp.steering.contrast(model, " Love", " Hate", layer=2)
+        >>> vector.values.shape, vector.layer, vector.site
+        ((6, 768), 2, 'resid_post')
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.steering.contrast")

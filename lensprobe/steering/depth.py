@@ -112,6 +112,13 @@ def compare_depth(
         ArgumentError: an option out of range, a vector or a selector that does not fit.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; there is no partial result.
+
+    Examples:
+        >>> vector = lp.steering.difference(model, ["z"], ["e"], layers=2)
+        >>> found = lp.steering.compare_depth(model, "The ", vector, scale=0.5, max_new_tokens=2)
+        >>> rows = found.conditions.query("measure == 'kl'")
+        >>> rows[["condition", "value"]].round(2).values.tolist()
+        [['plain', 0.0], ['once', 0.35], ['repeated', 3.45], ['divided', 0.35], ['matched', 0.35]]
     """
     options = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     adapter, rows = opened(

@@ -102,6 +102,11 @@ def difference(
         ModelError: an encoder-decoder model.
         OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` is the result over the finished batches, if there is one.
+
+    Examples:
+        >>> vector = lp.steering.difference(model, ["cat z", "dog z"], ["cat e", "dog e"], layers=2)
+        >>> vector.layer, vector.values.shape, round(vector.norm, 2)
+        (2, (768,), 32.0)
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.steering.difference")

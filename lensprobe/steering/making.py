@@ -37,6 +37,11 @@ def from_tensor(
             not finite.
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder that cannot be run; see `lp.check`.
+
+    Examples:
+        >>> vector = lp.steering.from_tensor(model, [1.0] + [0.0] * 767, layer=2, site="resid_pre")
+        >>> vector.site, vector.norm
+        ('resid_pre', 1.0)
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.steering.from_tensor")

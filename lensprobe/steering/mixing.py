@@ -52,6 +52,11 @@ def mixing(
             not said or not there.
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder that cannot be run; see `lp.check`.
+
+    Examples:
+        >>> vector = lp.steering.mixing(model, "A dog", layer=2)
+        >>> vector.tokens, vector.values.shape
+        (6, (6, 768))
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.steering.mixing")

@@ -123,6 +123,13 @@ def compare_persistence(
         ArgumentError: an option out of range, a vector that does not fit.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; there is no partial result.
+
+    Examples:
+        >>> vector = lp.steering.difference(model, ["z"], ["e"], layers=2)
+        >>> found = lp.steering.compare_persistence(model, "The ", vector, max_new_tokens=2)
+        >>> facts = found.summary()
+        >>> round(facts["kl_kept_plain"], 2), round(facts["kl_moving_kept"], 2)
+        (0.98, 0.0)
     """
     options = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     adapter, rows = opened(

@@ -109,6 +109,16 @@ def compare_positions(
             no place can reach.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; there is no partial result.
+
+    Examples:
+        >>> vector = lp.steering.difference(model, ["z"], ["e"], layers=2)
+        >>> places = {"end": lp.positions.at(-1), "front": lp.positions.front(1)}
+        >>> found = lp.steering.compare_positions(
+        ...     model, "The ", vector, positions=places, scale=0.5, max_new_tokens=2
+        ... )
+        >>> rows = found.conditions.query("measure == 'kl'")
+        >>> rows[["condition", "value"]].round(2).values.tolist()
+        [['plain', 0.0], ['end', 0.21], ['front', 0.0]]
     """
     options = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     adapter, rows = opened(

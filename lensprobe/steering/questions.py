@@ -107,9 +107,10 @@ def questions(texts: Any, *, limit: int | None = None) -> Questions:
         ArgumentError: no such file, no question in it, a line that is not JSON, a record that lacks
             a field or whose two answers are the same; the line is named.
 
-    >>> asked = {"question": "Do you sleep?", "answer_matching_behavior": " No"}
-    >>> questions([{**asked, "answer_not_matching_behavior": " Yes"}])[0].matching
-    ' No'
+    Examples:
+        >>> asked = {"question": "Do you sleep?", "answer_matching_behavior": " No"}
+        >>> lp.steering.questions([{**asked, "answer_not_matching_behavior": " Yes"}])[0].matching
+        ' No'
     """
     if isinstance(texts, Questions) and limit is None:
         return texts

@@ -119,6 +119,13 @@ def compare_sites(
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; there is no partial result.
+
+    Examples:
+        >>> found = lp.steering.compare_sites(
+        ...     model, "The cat.", mixing="A dog", scales=[1.0], layers=3, max_new_tokens=2
+        ... )
+        >>> sorted(found.sweep["site"].unique())
+        ['attn.v', 'resid_post']
     """
     options = Sampling(max_new_tokens)
     adapter, rows = opened_prompts(

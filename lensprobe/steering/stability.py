@@ -91,6 +91,12 @@ def stability(
             range.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; there is no partial result.
+
+    Examples:
+        >>> sides = [[f"{what} {end}" for what in ("cat", "dog", "owl", "hen")] for end in "ze"]
+        >>> found = lp.steering.stability(model, *sides, layer=2, n=[1, 2], measure="cosine")
+        >>> found.curve[["n", "value"]].round(3).values.tolist()
+        [[1.0, 1.0], [2.0, 1.0]]
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.steering.stability")

@@ -138,6 +138,13 @@ def compare_stacks(
         HookPointError: a site that the model does not have.
         ModelError: an encoder-decoder that cannot be run; see `lp.check`.
         Interrupted: Ctrl-C; there is no partial result.
+
+    Examples:
+        >>> found = lp.steering.compare_stacks(
+        ...     model, "The cat.", mixing="A dog", layers=3, scales=[1.0], max_new_tokens=2
+        ... )
+        >>> found.summary()["answer"]
+        'there is one stack'
     """
     adapter = adapter_for(model)
     adapter.require_runnable("lp.steering.compare_stacks")

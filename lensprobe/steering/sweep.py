@@ -78,6 +78,12 @@ def sweep(
             vector, a measure that no group of texts has, a vector of another width.
         ModelError: an encoder-decoder model.
         Interrupted: Ctrl-C; `.partial` is the sweep over the finished documents.
+
+    Examples:
+        >>> vector = lp.steering.difference(model, ["z"], ["e"], layers=2)
+        >>> found = lp.steering.sweep(model, "The cat sat.", vector=vector, scales=[0, 1], layers=2)
+        >>> found.effects.query("measure == 'kl'")[["scale", "value"]].round(2).values.tolist()
+        [[0.0, 0.0], [1.0, 1.23]]
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.steering.sweep")

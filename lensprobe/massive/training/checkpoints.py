@@ -102,6 +102,11 @@ def over_checkpoints(
         ArgumentError: no sources, or something that names none; an `analysis` that is no function, or
             gives no result; a table it does not have.
         Interrupted: Ctrl-C; `.partial` holds the checkpoints that were finished.
+
+    Examples:
+        >>> series = lp.massive.over_checkpoints(["planted"], "The cat sat on the mat.")
+        >>> series.to_frame()[["source", "dim", "layer"]].values.tolist()
+        [['planted', 447, 1]]
     """
     names = _listed(sources)
     if analysis is not None and not callable(analysis):

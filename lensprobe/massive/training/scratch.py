@@ -31,6 +31,13 @@ def untrained(config: Any = None, *, tokenizer: Any = None, seed: int = 0) -> An
         ArgumentError: a configuration that is none of a causal language model, or whose vocabulary is
             smaller than the tokenizer's.
         ModelError: TransformerLens has no bridge for it.
+
+    Examples:
+        >>> fresh = lp.massive.untrained(seed=1)
+        >>> fresh.cfg.n_layers, fresh.cfg.d_model
+        (4, 128)
+        >>> len(lp.massive.scan(fresh, "The cat sat on the mat.").findings)
+        0
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ArgumentError(f"seed={seed!r}: a whole number, at least 0.")

@@ -115,6 +115,13 @@ def train_and_watch(
         ModelError: a model that cannot be trained (packed weights, an encoder-decoder).
         OutputError: `out` cannot be written.
         Interrupted: Ctrl-C; `.partial` holds what was recorded.
+
+    Examples:
+        >>> fresh, texts = lp.massive.untrained(), ["The cat sat.", "The dog lay."]
+        >>> few = {"steps": 2, "every": 1, "batch_size": 1, "length": 8}
+        >>> found = lp.massive.train_and_watch(fresh, texts, watch="largest", **few)
+        >>> found.steps["step"].tolist(), found.steps["loss"].is_monotonic_decreasing
+        ([0, 1, 2], True)
     """
     adapter = adapter_for(model)
     adapter.require_decoder("lp.massive.train_and_watch")
