@@ -413,7 +413,7 @@ def test_a_moved_slider_changes_figure_and_texts_in_place(explorer):
     assert explorer.figure is figure and explorer.figure.data is not None
     assert list(figure.data[2].y) == list(explorer.answer.tokens["kl"]) != before
     assert [trace.uid for trace in figure.data] == [trace.uid for trace in traces]
-    assert "at scale 5" in figure.layout.title.text
+    assert "scale 5" in figure.layout.title.text
     assert explorer._texts.value != texts
     assert explorer.settings["scale"] == 5.0 == explorer.answer.provenance["scale"]
 

@@ -48,6 +48,7 @@ def written(
             mode="lines+markers",
             line={"color": look.theme.lines[index], "width": 2, "dash": ("solid", "dash")[index]},
             marker={"size": 6, "color": look.theme.lines[index]},
+            cliponaxis=False,
             customdata=places,
             hovertemplate=f"%{{customdata}}<br>{name} %{{y:.3~f}} nats<extra></extra>",
         )

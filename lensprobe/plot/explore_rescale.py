@@ -32,7 +32,7 @@ def rescaled(
     look = style(theme, width_mm, title)
     facts, mine = found.provenance, found.run("rescaled")
     words = Words(
-        title=f"{coordinate(found).capitalize()} × {number(float(mine['factor']))}",
+        title=f"{coordinate(found).capitalize()}, times {number(float(mine['factor']))}",
         subtitle=f"{model_name(found)}, after layer {facts['layer']}, "
         f"{plural(int(mine['count']), 'predicted token')}",
         caption=(

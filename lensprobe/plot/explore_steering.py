@@ -32,7 +32,7 @@ def steered(
     look = style(theme, width_mm, title)
     facts = found.provenance
     words = Words(
-        title=f"Added after layer {facts['layer']} at scale {number(float(facts['scale']))}, "
+        title=f"Steered at layer {facts['layer']}, scale {number(float(facts['scale']))}: "
         f"{facts['positions']}",
         subtitle=f"{model_name(found)}, after “{_start(str(facts['prompt']))}”",
         caption=(
