@@ -120,8 +120,8 @@ def learn(
         Interrupted: Ctrl-C; `.partial` has the weights so far.
 
     Examples:
-        >>> texts = ["The cat sat.", "The dog lay."]
-        >>> found = lp.interpolation.learn(model, texts, layers=1, weight=0.9, steps=3, keep_first=False)
+        >>> few = {"layers": 1, "weight": 0.9, "steps": 3, "keep_first": False}
+        >>> found = lp.interpolation.learn(model, ["The cat sat.", "The dog lay."], **few)
         >>> round(float(found.weights["weight"].iloc[0]), 2)  # on its way down
         0.84
     """
