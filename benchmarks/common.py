@@ -17,13 +17,15 @@ import torch
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-def interleaved(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def interleaved(
+    rivals: dict[str, Callable[[], object]], repeats: int, *, warm: bool = True
+) -> dict[str, float]:
     """Median seconds of each rival, run in turn so that a drift of the machine meets all alike.
 
-    One unrecorded round comes first.
+    One unrecorded round comes first, but for runs so long that it would not show.
     """
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(repeats + 1):
+    for turn in range(0 if warm else 1, repeats + 1):
         for name, run in rivals.items():
             gc.collect()
             begin = time.perf_counter()

@@ -280,6 +280,23 @@ def test_a_plan_of_both_scans(planted):
     assert plan.summary()["documents"] == 2
 
 
+def test_further_results_are_sections_of_the_same_page(planted, tmp_path):
+    sweep = lp.interpolation.sweep(planted, SHORT[:2], layers=[1], weights=[0.5])
+    data = lp.mnist.load_digits_data()
+    model = lp.mnist.HookedMLP((64, 12, 10), seed=0)
+    study = lp.mnist.study(model, data, pairs=[(3, 1)], n=0, progress=False)
+    found = lp.report(planted, SHORT[:2], more={"Late layers": sweep, "Digits": study})
+    page = Path(found.to_html(tmp_path / "all.html")).read_text()
+    for heading in ("massive activations", "attention sinks"):
+        assert f"planted: {heading}" in page
+    assert 'id="late-layers"' in page
+    assert 'id="digits"' in page
+    saved = sweep.save(tmp_path / "sweep.zip")
+    assert list(lp.report(planted, SHORT[:2], more=saved).results)[0] == "planted"
+    with pytest.raises(ArgumentError, match="no result of an analysis"):
+        lp.report(planted, SHORT[:2], more=[3])
+
+
 def test_an_interrupt_keeps_what_was_finished(planted, monkeypatch, tmp_path):
     def stop(*_, **__):
         raise Interrupted("stopped", None)

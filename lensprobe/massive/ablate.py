@@ -160,7 +160,7 @@ class _Run:
         vectors = own[0][:, self.position - read.fan.first]
         found: dict[int, Measured] = {}
         places = [k for k, one in enumerate(self.ablations) if not one.neurons]
-        size = times_that_fit(read.fan, len(places) or 1)
+        size = times_that_fit(read.fan, len(places) or 1, logits=False)
         for begin in range(0, len(places), size):
             part = places[begin : begin + size]
             many = [self.ablations[k].vector(vectors, self.mean) for k in part]

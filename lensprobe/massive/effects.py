@@ -18,7 +18,8 @@ from ..errors import ModelError
 from ..models.adapter import Adapter
 from ..models.weights import weights_of
 from ..running.fanning import Fan
-from ..running.measures import compared, log_probs
+from ..running.measures import log_probs
+from ..running.readout import compared_runs, unembedded_in_pieces
 from ..running.session import Hook
 from ..tokens import Encoded, TokenBatch
 
@@ -184,36 +185,59 @@ class Comparison:
         # On the right, so that the position is the same column in every row.
         self.batch = TokenBatch.pad(meter.adapter, rows)
         watch = meter.watch(self.batch, 1)
-        self.fan = Fan(meter.adapter, self.batch, edits, probes={**watch.hooks, **(probes or {})})
+        self.fan = Fan(
+            meter.adapter,
+            self.batch,
+            edits,
+            probes={**watch.hooks, **(probes or {})},
+            # Runs end before the final norm, and are unembedded some tokens at a time; but the
+            # user's hooks must see whole passes.
+            logits="all" if meter.adapter.user_hooks() else None,
+        )
         first = self.fan.first
         self.targets = self.batch.ids[:, first + 1 :]
         place = torch.arange(first, self.batch.ids.shape[1] - 1, device=self.targets.device)
         self.scored = self.batch.mask[:, first + 1 :] & (place >= meter.position)
-        assert self.fan.logits is not None
-        self.log_plain = log_probs(self.fan.logits[:, :-1])
-        self.plain = self._measured(self.fan.logits, watch, None)
+        ends = self.fan.logits if self.fan.ends is None else self.fan.ends
+        assert ends is not None
+        self.log_plain = [
+            self._log_probs(runs[:-1][mask]) for runs, mask in zip(ends, self.scored, strict=True)
+        ]
+        self.plain = self._measured(ends, watch, None)
+
+    def _log_probs(self, ends: Tensor) -> Tensor:
+        """Of one text's tokens, unembedded in the pieces in which a branch is."""
+        if self.fan.ends is None:
+            return log_probs(ends)
+        return torch.cat(
+            [log_probs(part) for part in unembedded_in_pieces(self.meter.adapter, ends)]
+        )
 
     def run(
         self, edits: Sequence[Edit], *, times: int = 1, hooks: Mapping[str, Hook] | None = None
     ) -> Measured:
         """One branch; see `Fan.run`. `hooks` may write too, from the edits' first block on."""
         watch = self.meter.watch(self.batch, times)
-        logits = self.fan.run(edits, times=times, probes={**watch.hooks, **(hooks or {})})
-        assert logits is not None
-        return self._measured(logits, watch, self.plain)
+        ends = self.fan.run(
+            edits,
+            times=times,
+            probes={**watch.hooks, **(hooks or {})},
+            stop=self.fan.adapter.n_layers,
+        )
+        assert ends is not None
+        return self._measured(ends, watch, self.plain)
 
-    def _measured(self, logits: Tensor, watch: _Watch, plain: Measured | None) -> Measured:
-        rows, times = self.fan.rows, watch.times
+    def _measured(self, ends: Tensor, watch: _Watch, plain: Measured | None) -> Measured:
+        adapter, rows, times = self.meter.adapter, self.fan.rows, watch.times
         loss, kl = np.zeros((rows, times)), np.zeros((rows, times))
-        for index, scores in enumerate(logits):
-            row, run = divmod(index, times)
+        for row, runs in enumerate(ends.unflatten(0, (rows, times))):
             mask = self.scored[row]
-            log_plain, targets = self.log_plain[row, mask], self.targets[row, mask]
+            log_plain, targets = self.log_plain[row], self.targets[row, mask]
             if plain is None:
-                losses = -log_plain.gather(-1, targets[:, None])
-            else:
-                losses, gaps = compared(scores[:-1][mask], targets, log_plain)
-                kl[row, run] = float(gaps.double().sum())
-            loss[row, run] = float(losses.double().sum())
+                loss[row] = float(-log_plain.gather(-1, targets[:, None]).double().sum())
+                continue
+            own = runs[:, :-1][:, mask]
+            found = compared_runs(adapter, own, targets, log_plain, logits=not self.fan.shared)
+            loss[row], kl[row] = (values.cpu().numpy() for values in found)
         count = self.scored.sum(1).cpu().numpy().astype(float)
         return Measured(loss=loss, kl=kl, count=count, **watch.heads(plain))

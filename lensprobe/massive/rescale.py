@@ -201,7 +201,7 @@ class _Run:
         read = Comparison(self.meter, rows, [template])
         self.shared = self.shared and read.fan.shared
         others = [factor for factor in self.factors if factor != 1]
-        size = times_that_fit(read.fan, len(others) or 1)
+        size = times_that_fit(read.fan, len(others) or 1, logits=False)
         found: dict[float, Measured] = {1.0: read.plain}
         for begin in range(0, len(others), size):
             part = others[begin : begin + size]

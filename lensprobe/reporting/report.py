@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from ..errors import ArgumentError, Interrupted, nearest
-from ..results import Result
+from ..results import Result, Shown
 from ..texts import TITLE, default_texts
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def report(
     keys: int = 4,
     batch_tokens: int | None = None,
     on_error: OnError | None = None,
+    more: Any = (),
     progress: Progress | None = None,
     dry_run: bool | None = None,
 ) -> Report | Gallery | Plan:
@@ -113,11 +114,15 @@ def report(
         batch_tokens: most tokens in one forward pass.
         on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a record that
             cannot be read, which is then counted and named in the notes.
+        more: further results to be sections of the same page, such as
+            `lp.interpolation.surprise(...)` or `lp.mnist.study(...)`: one, a list, or a mapping of
+            headings to results or to the files they were saved to. The report is then a `Gallery`.
         progress: True, False, None for a bar only when it takes long, "json" for lines of JSON.
         dry_run: True to return the `Plan` of both scans instead of running them.
 
     Raises:
-        ArgumentError: several models and `dry_run`.
+        ArgumentError: several models and `dry_run`; in `more` something that is no result.
+        OutputError: in `more` a file that holds no result.
         Interrupted: Ctrl-C; `partial` is the report over what was finished, or None.
 
     Examples:
@@ -130,6 +135,7 @@ def report(
     from .. import massive, sinks
     from ..settings import current
 
+    further = _further(more)
     source = TITLE if texts is None else ""
     texts = default_texts() if texts is None else _again(texts, limit)
     shared = {
@@ -146,14 +152,32 @@ def report(
             raise ArgumentError("dry_run=True: the plan of one model at a time, please.")
         from .several import several
 
-        return several(model, lambda one: _both(one, texts, keys, shared, source))
+        found = several(model, lambda one: _both(one, texts, keys, shared, source))
+        return _beside(found.results, further, found.title) if further else found
     if current("dry_run", dry_run):
         plans = (
             massive.scan(model, texts, dry_run=True, **shared),
             sinks.scan(model, texts, keys=keys, dry_run=True, **shared),
         )
         return _planned(*plans)
-    return _both(model, texts, keys, shared, source)
+    found = _both(model, texts, keys, shared, source)
+    return _beside({found.provenance["model"]: found}, further, "Report") if further else found
+
+
+def _further(more: Any) -> dict[str, Shown]:
+    """The further results by name, opened before anything is read."""
+    from .gallery import gallery
+
+    return dict(gallery(more).results) if isinstance(more, Result) or more else {}
+
+
+def _beside(scans: Mapping[str, Shown], further: Mapping[str, Shown], title: str) -> Gallery:
+    from .gallery import free, gallery
+
+    named = dict(scans)
+    for name, result in further.items():
+        named[free(name, named)] = result
+    return gallery(named, title=title)
 
 
 def _both(model: Any, texts: Any, keys: int, shared: dict[str, Any], source: str) -> Report:

@@ -55,6 +55,7 @@ class Fan:
         first: the first column that is computed in a branch.
         logits: float `[batch tail d_vocab]` of the plain run from column `first` on (the last one
             alone with `"last"`), or None.
+        ends: without logits, float `[batch tail d_model]`, what they would be unembedded from.
 
     Raises:
         ArgumentError: an edit that moves with the newest token, which no single pass computes.
@@ -85,7 +86,8 @@ class Fan:
         self._cache: Cache | None = None
         self._residuals: dict[int, Tensor] = {}
         starts = {s for edit in bound for s in _starts(adapter, edit)} if self.shared else set()
-        self.logits = self._read_plain(starts - {0}, probes or {})
+        read = self._read_plain(starts - {0}, probes or {})
+        self.logits, self.ends = (read, None) if logits else (None, read)
 
     @property
     def columns(self) -> int:
@@ -156,7 +158,8 @@ class Fan:
         keepers = {name: keeper(start) for name, start in keep.items()}
         tail = self._ids[:, self.first :]
         with Session(self.adapter, (), probes) as session, hooked(self.adapter, keepers):
-            out = session.read(self._step, tail, cache=self._cache, logits=self.kept)
+            stop = None if self.kept else self.adapter.n_layers
+            out = session.read(self._step, tail, cache=self._cache, stop=stop, logits=self.kept)
         if self._cache is not None:
             self._cache.drop(tail.shape[1])
         return out
@@ -182,19 +185,21 @@ class Fan:
         return outputs + others
 
 
-def times_that_fit(fan: Fan, times: int) -> int:
+def times_that_fit(fan: Fan, times: int, *, logits: bool = True) -> int:
     """How many strengths may ride on one branch without taking much memory, from 1 to `times`.
 
-    One, where the user has hooks: they must see the caller's rows, each once.
+    One, where the user has hooks: they must see the caller's rows, each once. `logits` says whether
+    a branch ends in those that the plain run ended in.
     """
     adapter = fan.adapter
     if not fan.shared:
         return 1
     rows, tail = fan.rows, fan.columns
-    outputs = {"all": tail, "last": 1, None: 0}[fan.kept]
+    outputs = {"all": tail, "last": 1, None: 0}[fan.kept if logits else None]
     past = fan.first * 2 * adapter.n_layers * adapter.n_kv_heads * adapter.d_head
     scores = 3 * adapter.n_heads * tail * fan._ids.shape[1]
-    each = 4 * rows * (3 * outputs * adapter.d_vocab + past + scores)
+    inner = 4 * tail * max(adapter.d_mlp, adapter.d_model)
+    each = 4 * rows * (3 * outputs * adapter.d_vocab + inner + past + scores)
     return int(np.clip(BRANCH_BYTES // each, 1, times))
 
 

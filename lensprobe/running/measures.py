@@ -47,7 +47,8 @@ def kl(
 def compared(
     logits: Float[Tensor, "tokens d_vocab"],
     targets: Int[Tensor, " tokens"],
-    log_plain: Float[Tensor, "tokens d_vocab"],
+    log_plain: Float[Tensor, "plain d_vocab"],
+    place: Int[Tensor, " tokens"],
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
     """`losses` and KL(edited ‖ plain) of each token, read off the logits together.
 
@@ -55,15 +56,16 @@ def compared(
         logits: of the edited run.
         targets: the tokens that came.
         log_plain: `log_probs` of the plain run's.
+        place: which row of `log_plain` each token is compared with.
     """
-    loss, gap = logits.new_empty(2, len(targets), dtype=log_plain.dtype)
     size = PIECE if logits.device.type == "cpu" else 64 * PIECE
+    loss, gap = [log_plain.new_empty(0)], [log_plain.new_empty(0)]
     for begin in range(0, len(targets), size):
         part = slice(begin, begin + size)
         edited = log_probs(logits[part])
-        loss[part] = -edited.gather(-1, targets[part, None])[:, 0]
-        gap[part] = divergence(edited, log_plain[part])
-    return loss, gap
+        loss.append(-edited.gather(-1, targets[part, None])[:, 0])
+        gap.append(divergence(edited, log_plain[place[part]]))
+    return torch.cat(loss), torch.cat(gap)
 
 
 def losses(
@@ -74,8 +76,6 @@ def losses(
     return scores.logsumexp(-1) - scores.gather(-1, targets[..., None])[..., 0]
 
 
-def perplexity(loss: Any) -> np.ndarray:
-    """`exp` of a mean loss in nats, float64; infinite where that overflows."""
 def ranks(
     logits: Float[Tensor, "*tokens d_vocab"], targets: Int[Tensor, "*tokens"]
 ) -> Int[Tensor, "*tokens"]:
@@ -84,5 +84,7 @@ def ranks(
     return (logits > own).sum(-1) + 1
 
 
+def perplexity(loss: Any) -> np.ndarray:
+    """`exp` of a mean loss in nats, float64; infinite where that overflows."""
     with np.errstate(over="ignore"):
         return np.exp(np.asarray(loss, dtype=np.float64))

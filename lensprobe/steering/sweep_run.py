@@ -17,7 +17,8 @@ from ..models.adapter import Adapter
 from ..positions import Positions, Step
 from ..running.batching import Outcome, each_group, plan_groups
 from ..running.fanning import WHOLE, Fan, times_that_fit, tokens_that_fit
-from ..running.measures import compared, kl, log_probs
+from ..running.measures import kl, log_probs
+from ..running.readout import compared_runs, unembedded
 from ..running.session import all_prompts, prompt_step
 from ..settings import current
 from ..tokens import TokenBatch
@@ -122,18 +123,18 @@ class Run:
         )
         self.shared = self.shared and fan.shared
         reading = _Reading(self, rows, batch, step, fan)
-        plain = reading.sums(reading.plain[:, None])
+        plain = reading.plain_sums()
         cells = np.zeros((*plain.shape[:2], len(self.vectors), len(self.scales)))
         # Scale 0 is the plain run, which is there already.
         cells[:, :, :, self.zero] = plain[:, :, None]
-        after = reading.next(reading.plain[:, None])[0] if self.tokens else np.zeros(0)
+        after = _probabilities(reading.plain[:, None, -1])[0] if self.tokens else np.zeros(0)
         moved = np.tile(after, (len(self.vectors), len(self.scales), 1))
         for at, (layer, vector) in enumerate(self.vectors.items()):
-            for part in _parts(self.nonzero, times_that_fit(fan, len(self.scales))):
-                logits = self._branch(fan, vector, layer, [self.scales[k] for k in part])
-                cells[:, :, at, part] = reading.sums(logits)
+            for part in _parts(self.nonzero, self._at_once(fan)):
+                ends = self._branch(fan, vector, layer, [self.scales[k] for k in part])
+                cells[:, :, at, part] = reading.sums(ends)
                 if self.tokens:
-                    moved[at, part] = reading.next(logits)
+                    moved[at, part] = _probabilities(reading.last(ends))
         # Last, and all at once: a batch that ran out of memory is read again in halves.
         self.moved = moved if self.moved is None else self.moved + moved
         self.after = after if self.after is None else self.after + after
@@ -142,14 +143,18 @@ class Run:
             for i in range(len(rows))
         ]
 
+    def _at_once(self, fan: Fan) -> int:
+        return times_that_fit(fan, len(self.scales), logits=self.subject.asks)
+
     def _branch(
         self, fan: Fan, vector: SteeringVector, layer: int, scales: Sequence[float]
     ) -> Tensor:
-        """Logits `[row scale column d_vocab]`."""
+        """Logits of questions `[row scale 1 d_vocab]`; of texts what they are unembedded from."""
         rows = fan.rows
         strengths = torch.tensor(scales).repeat(rows)
         edit: Add = vector.add(strengths, self.positions, layers=layer)
-        out = fan.run([edit], times=len(scales))
+        stop = None if self.subject.asks else self.adapter.n_layers
+        out = fan.run([edit], times=len(scales), stop=stop)
         assert out is not None
         return out.unflatten(0, (rows, len(scales)))
 
@@ -159,6 +164,7 @@ class _Reading:
 
     def __init__(self, run: Run, rows: list[Row], batch: TokenBatch, step: Step, fan: Fan) -> None:
         assert fan.logits is not None
+        self.fan = fan
         self.asks = run.subject.asks
         self.plain: Tensor = fan.logits
         device = self.plain.device
@@ -180,28 +186,50 @@ class _Reading:
         ]
         self.counts = np.repeat(reached.sum(1)[:, None], len(run.names), axis=1).astype(float)
 
-    def sums(self, logits: Tensor) -> np.ndarray:
-        """Each row's totals, float64 `[row measure scale]`, of `[row scale column d_vocab]`."""
+    def plain_sums(self) -> np.ndarray:
+        """Each row's totals of the plain run, float64 `[row measure 1]`."""
         if self.asks:
-            scores = logits[:, :, -1].float()
+            return self.sums(self.plain[:, None])
+        found = np.zeros((len(self.plain), 2, 1))
+        for row, log_plain in enumerate(self.log_plain):
+            targets = self.targets[row][self.scored[row]]
+            found[row, 0] = float(-log_plain.gather(-1, targets[:, None]).double().sum())
+        return found
+
+    def sums(self, ends: Tensor) -> np.ndarray:
+        """Each row's totals, float64 `[row measure scale]`, of what a branch left."""
+        if self.asks:
+            scores = ends[:, :, -1].float()
             index = self.answers[:, None].expand(-1, scores.shape[1], -1)
             pair = scores.gather(-1, index)
             odds = pair[..., 0] - pair[..., 1]
             plain = self.plain[:, None, -1].expand_as(scores)
             found = [odds.sigmoid(), odds, kl(scores, plain)]
             return torch.stack(found, dim=1).cpu().double().numpy()
-        found = np.zeros((len(logits), 2, logits.shape[1]))
-        for row, steered in enumerate(logits):
+        sums = []
+        for row, runs in enumerate(ends):
             mask = self.scored[row]
-            targets = self.targets[row][mask]
-            for k, scores in enumerate(steered[:, :-1]):
-                loss, gap = compared(scores[mask], targets, self.log_plain[row])
-                found[row, :, k] = float(loss.double().sum()), float(gap.double().sum())
-        return found
+            found = compared_runs(
+                self.fan.adapter,
+                runs[:, :-1][:, mask],
+                self.targets[row][mask],
+                self.log_plain[row],
+                logits=not self.fan.shared,
+            )
+            sums.append(torch.stack(found).cpu().numpy())
+        return np.stack(sums)
 
-    def next(self, logits: Tensor) -> np.ndarray:
-        """Next-token probabilities after the rows, summed over them, float32 `[scale d_vocab]`."""
-        return logits[:, :, -1].float().softmax(-1).sum(0).cpu().numpy()
+    def last(self, ends: Tensor) -> Tensor:
+        """Logits after each row, `[row scale d_vocab]`."""
+        newest = ends[:, :, -1]
+        if self.asks or not self.fan.shared:
+            return newest
+        return unembedded(self.fan.adapter, newest.flatten(0, 1)).unflatten(0, newest.shape[:2])
+
+
+def _probabilities(logits: Tensor) -> np.ndarray:
+    """Next-token probabilities `[row scale d_vocab]` summed over rows, float32 `[scale d_vocab]`."""
+    return logits.float().softmax(-1).sum(0).cpu().numpy()
 
 
 def _parts(indices: Sequence[int], size: int) -> list[list[int]]:
