@@ -10,7 +10,7 @@ REPORT  ?= report.html
 JOBS    ?= 2
 PYTEST  := -m pytest -n $(JOBS) --dist worksteal
 # What never touches TransformerLens gives the same answer there.
-NEUTRAL := plot plot_steering report cli positions statistics intervals browser notebooks docs readme \
+NEUTRAL := plot plot_steering report cli positions statistics intervals browser jupyter notebooks docs readme \
            colours figures examples
 PIP     := -m pip install --quiet --disable-pip-version-check
 
