@@ -80,7 +80,8 @@ def chunked_time(model: object, repeats: int, length: int) -> list[Row]:
             "whole": lambda: lp.sinks.scan(model, text, chunk=length, **options),
             "chunks": lambda: lp.sinks.scan(model, text, **options),
         },
-        repeats,
+        max(1, repeats // 3),
+        warm=False,
     )
     label = f"chunked / plain scan of {length:,} tokens"
     return [(label, times["chunks"] / times["whole"], 1.3)]
@@ -158,6 +159,7 @@ def patching_map(model: Any, length: int, layers: list[int]) -> list[Row]:
                 "loop": loop,
             },
             1,
+            warm=False,
         )
     return [
         (
