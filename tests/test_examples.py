@@ -18,7 +18,7 @@ import pytest
 import lensprobe as lp
 
 ROOT = Path(lp.__file__).parent
-ROOMS = ("massive", "sinks", "steering", "interpolation", "mnist", "positions")
+ROOMS = ("massive", "sinks", "steering", "interpolation", "mnist", "explore", "positions")
 
 
 def modules() -> Iterator[ModuleType]:
