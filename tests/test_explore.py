@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
 import numpy as np
@@ -443,6 +444,24 @@ def test_errors_that_nobody_foresaw_are_said_too(explorer, monkeypatch):
     explorer.controls["scale"].value = 2.0
     assert isinstance(explorer.error, ZeroDivisionError)
     assert "ZeroDivisionError: division by zero" in explorer._status.value
+
+
+def test_a_long_answer_can_be_interrupted_in_a_kernel(explorer, monkeypatch):
+    """A kernel ignores the signal between cells, which is when a widget computes."""
+
+    def answer(settings):
+        signal.raise_signal(signal.SIGINT)
+        return None
+
+    monkeypatch.setattr(explorer._core, "answer", answer)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        explorer.controls["scale"].value = 2.0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert isinstance(explorer.error, KeyboardInterrupt)
+    assert "Interrupted." in explorer._status.value
 
 
 def test_set_moves_several_controls_and_answers_once(explorer, monkeypatch):

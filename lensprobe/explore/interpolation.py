@@ -61,6 +61,11 @@ def interpolation(
         MissingPackageError: ipywidgets or anywidget is not installed.
         ArgumentError: an option out of range, an empty prompt.
         ModelError: an encoder-decoder model, or weights that cannot be read.
+
+    Examples:
+        >>> explorer = lp.explore.interpolation(model, "The cat", max_new_tokens=4)
+        >>> explorer.set(weight=0.8).completions, explorer.settings["layer"]
+        (['he t'], 4)
     """
     require_widgets("lp.explore.interpolation")
     from .widget import Explorer

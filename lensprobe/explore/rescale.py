@@ -63,6 +63,11 @@ def rescale(
             where nothing was named.
         HookPointError: the model keeps no attention patterns.
         ModelError: an encoder-decoder model.
+
+    Examples:
+        >>> explorer = lp.explore.rescale(model, "The cat sat on the mat.")
+        >>> [explorer.set(factor=x).run("rescaled")["sink_rate"] for x in (1.0, 0.0)]
+        [0.125, 0.0]
     """
     require_widgets("lp.explore.rescale")
     from .widget import Explorer

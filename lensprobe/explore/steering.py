@@ -69,6 +69,12 @@ def steering(
         MissingPackageError: ipywidgets or anywidget is not installed.
         ArgumentError: an option out of range, a vector of another width, an empty prompt.
         ModelError: an encoder-decoder model.
+
+    Examples:
+        >>> vector = lp.steering.difference(model, ["z"], ["e"], layers=2)
+        >>> explorer = lp.explore.steering(model, vector, prompt="The cat sat.", max_new_tokens=4)
+        >>> round(explorer.set(scale=2.0).kl, 2)
+        4.16
     """
     require_widgets("lp.explore.steering")
     from .widget import Explorer

@@ -210,6 +210,8 @@ def _interruptible() -> Iterator[None]:
 def _words(error: BaseException) -> str:
     if isinstance(error, LensprobeError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted."
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
