@@ -72,7 +72,7 @@ def here(scan: Run, found: Iterator[Piece], keep: Keep) -> Generator[Done, None,
             done = Done(piece, *scan.alone(piece.windows))
             keep(done)
         else:
-            done = Done(piece, piece.kept.state, piece.kept.facts["notes"])
+            done = Done(piece, piece.kept.state, piece.kept.facts.get("notes", []))
         yield done
 
 

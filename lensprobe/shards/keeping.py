@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, OutputError
 from ..results import Result
 from ..statistics import Bundle
 from .crew import Crew, Engine, Part, checked_part, crew, here
@@ -58,7 +58,7 @@ class Keeper:
         """Read what is not kept yet, piece by piece; `show` is called after each.
 
         Raises:
-            OutputError: the texts have changed; see also `folder`.
+            OutputError: the texts have changed, or a piece is not of this run; see also `folder`.
             ArgumentError: others cannot read this; see `Crew.read`.
         """
         with self.folder(scan.adapter, scan.corpus) as folder:
@@ -71,7 +71,7 @@ class Keeper:
             # Closed, so that nobody reads on when this ends early.
             with closing(read(scan, found, keep)) as finished:
                 for done in finished:
-                    scan.take(Bundle.from_state(done.state), done.piece.tally, done.notes)
+                    _take(scan, done)
                     show()
 
     def _mine(self, found: Iterator[Piece]) -> Iterator[Piece]:
@@ -116,6 +116,16 @@ class Keeper:
         if result is not None and self.out is not None:
             result.save(Path(self.out) / RESULT, overwrite=True)
         return result
+
+
+def _take(scan: Run, done: Done) -> None:
+    try:
+        scan.take(Bundle.from_state(done.state), done.piece.tally, done.notes)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A file may be whole and yet hold what no run of this kind has written.
+        raise OutputError(
+            f"piece {done.piece.number} holds other statistics than this run's ({error!r})."
+        ) from error
 
 
 class _Nowhere:

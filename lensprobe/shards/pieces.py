@@ -91,8 +91,11 @@ def _next(
 
 def _again(corpus: Source, stream: Iterator[tuple[int, tuple[str, Any]]], kept: Kept) -> Piece:
     facts = dict(kept.facts)
-    before = facts.pop("fingerprint")
     facts.pop("notes", None)
+    before = facts.pop("fingerprint", None)
+    kinds = {name: type(value) for name, value in vars(Tally()).items()}
+    if any(type(value) is not kinds.get(name) for name, value in facts.items()):
+        raise OutputError(f"a kept piece does not say what it holds: {facts}.")
     tally = Tally(**facts)
     count = tally.documents + tally.skipped
     texts = [_bytes(text) for _, (_, (_, text)) in zip(range(count), stream, strict=False)]
