@@ -23,9 +23,8 @@ from lensprobe.corpus import Corpus
 from lensprobe.errors import LensprobeError
 from lensprobe.models.adapter import adapter_for
 from lensprobe.models.sources import find
-from lensprobe.shards.files import write_state
+from lensprobe.shards.files import read_state, write_state
 from lensprobe.shards.folder import Folder
-from lensprobe.statistics import Bundle
 from lensprobe.steering import SteeringVector, SteeringVectors
 
 from . import Fault
@@ -160,8 +159,7 @@ def _read_shard(file: Path) -> None:
         place = folder.path / "shard-000000.npz"
         place.write_bytes(file.read_bytes())
         kept = folder.load(0)
-    if kept is not None:
-        Bundle.from_state(kept.state)
+    assert kept is None or isinstance(kept.facts, dict)
 
 
 def _read_documents(file: Path) -> None:
@@ -224,24 +222,43 @@ def _fuzzed(name: str) -> Callable[[random.Random, Path], str]:
     return trial
 
 
+@cache
+def _run() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        scan("massive", Path(folder))
+        return {file.name: file.read_bytes() for file in Path(folder).glob("[ms]*")}
+
+
 def forged(chance: random.Random, folder: Path) -> str:
-    """A piece whose checksum is right and whose content no scan would write."""
-    names = ("a/type", "a/keys", "a/counts", "a/order", "b", "top/type", "top/mean", "c/values")
-    kinds: tuple[Callable[[], Any], ...] = (
-        lambda: np.array(chance.choice(["Counts", "Moments", "TopK", "Earliest", "os.system", ""])),
-        lambda: np.zeros(chance.choice([(0,), (2,), (2, 3), ()])),
-        lambda: np.array([[chance.choice(EXTREMES[:7])]], np.int64),
-        lambda: np.full(3, np.nan),
-    )
-    state = {name: chance.choice(kinds)() for name in chance.sample(names, chance.randrange(1, 7))}
-    header: dict[str, Any] = {"identity": {"a": 1}, "shard": 0, "facts": {}}
+    """A run goes on at a piece whose checksum is right and whose content no scan would write."""
+    for name, content in _run().items():
+        (folder / name).write_bytes(content)
+    place = chance.choice(sorted(folder.glob("shard-*.npz")))
+    header, state = read_state(place)
+    for name in chance.sample(sorted(state), chance.randrange(3)):
+        state[name] = chance.choice(
+            (
+                np.array(chance.choice(["Counts", "Moments", "TopK", "Earliest", "os.system", ""])),
+                np.zeros(chance.choice([(0,), (2,), (2, 3), ()])),
+                np.array([[chance.choice(EXTREMES[:7])]], np.int64),
+                np.full(3, np.nan),
+            )
+        )
+    for name in chance.sample(sorted(header["facts"]), chance.randrange(2)):
+        header["facts"][name] = chance.choice([[], None, {"a": 3}, "x", -1, 2**70])
     if chance.random() < 0.3:
-        header["facts"] = chance.choice([[], None, {"fingerprint": 3}, "x"])
-    write_state(folder / "state.npz", header, state)
-    return read(READERS["pieces of a scan"], (folder / "state.npz").read_bytes(), folder)
+        del header["facts"][chance.choice(sorted(header["facts"]))]
+    if chance.random() < 0.3:
+        del state[chance.choice(sorted(state))]
+    write_state(place, header, state)
+    try:
+        scan("massive", folder)
+    except LensprobeError as error:
+        return type(error).__name__
+    return "read"
 
 
 FAULTS = (
     *(Fault(f"changed bytes: {name}", PROMISE, _fuzzed(name), 1000, 60, 60) for name in READERS),
-    Fault("a forged piece with a right checksum", PROMISE, forged, 1000, 60, 60),
+    Fault("a forged piece with a right checksum", PROMISE, forged, 60, 2, 60),
 )
