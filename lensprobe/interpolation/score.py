@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..costs import Plan
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..settings import OnError, Progress, checked_seed, current
+from ..shards.keeping import Keeper
 from ..tokens import Bos
 from .blend import Blend, Norm, Target, resolve_blend
 from .blended import Blended
@@ -39,6 +41,7 @@ def score(
     limit: int | None = None,
     column: str | None = None,
     batch_tokens: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     on_error: OnError | None = None,
     progress: Progress | None = None,
     seed: int | None = None,
@@ -66,6 +69,8 @@ def score(
         extrapolate: allow weights outside [0, 1].
         reference: score the plain model too; without it, what it would say is NaN.
         length: longest window in tokens, BOS included; None is the context, at most 1,024.
+        out: a folder for what is finished. The same call with the same folder goes on where the last
+            one ended and gives the same numbers; at its end the result is there for `lp.open(out)`.
         on_error: "raise" (what None is, unless `lp.options` says otherwise) or "skip" at a text that
             cannot be read, or has no second token; the notes in `.provenance` say which.
         seed: of the bootstrap in `.change()`.
@@ -75,6 +80,7 @@ def score(
         ArgumentError: no layer or weight, one out of range, an empty text or one of one token, ids
             that the model does not have.
         ModelError: an encoder-decoder; weights that cannot be read.
+        OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` holds the windows that were finished.
 
     Examples:
@@ -106,12 +112,19 @@ def score(
 
     if current("dry_run", dry_run):
         return read.plan(work, {**adapter.provenance(), "blend": blend.provenance()})
-    read.read(work, progress=progress)
+    keeper = (
+        None
+        if out is None
+        else Keeper(out, "interpolation.score", {**blend.provenance(), "reference": reference})
+    )
+    read.read(work, progress=progress, keeper=keeper)
     facts = {**read.provenance(), "blend": blend.provenance(), "seed": chosen}
     facts["notes"] += unseen(blend)
     result = score_result(adapter, read.windows, read.answers, facts)
     if not read.complete:
         raise Interrupted("interrupted; .partial holds what was finished.", partial=result)
+    if keeper is not None:
+        keeper.stored(result)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..results import Result
 from ..settings import OnError, Progress, checked_seed, current
+from ..shards.keeping import Keeper
 from ..statistics import ends, interval, resampled
 from ..tokens import Bos
 from .blend import Norm, Target, resolve_blend
@@ -85,6 +87,7 @@ def surprise(
     limit: int | None = None,
     column: str | None = None,
     batch_tokens: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     on_error: OnError | None = None,
     progress: Progress | None = None,
     seed: int | None = None,
@@ -111,6 +114,7 @@ def surprise(
     Raises:
         ArgumentError: as `score`; too few tokens for ten deciles.
         ModelError: an encoder-decoder; weights that cannot be read.
+        OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` holds the windows that were finished.
 
     Examples:
@@ -140,12 +144,15 @@ def surprise(
 
     if current("dry_run", dry_run):
         return read.plan(work, {**adapter.provenance(), "blend": blend.provenance()})
-    read.read(work, progress=progress)
+    keeper = None if out is None else Keeper(out, "interpolation.surprise", blend.provenance())
+    read.read(work, progress=progress, keeper=keeper)
     provenance = {**read.provenance(), "blend": blend.provenance(), "seed": chosen}
     provenance["notes"] += unseen(blend)
     result = surprise_result(read.answers, read.documents, lags, provenance)
     if not read.complete:
         raise Interrupted("interrupted; .partial holds what was finished.", partial=result)
+    if keeper is not None:
+        keeper.stored(result)
     return result
 
 

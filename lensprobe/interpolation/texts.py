@@ -16,6 +16,8 @@ from ..models.adapter import Adapter
 from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import tokens_that_fit
 from ..settings import OnError, Progress
+from ..shards.keeping import Keeper
+from ..statistics import Bundle, Rows
 from ..tokens import Bos
 from .blended import plain_path
 
@@ -24,6 +26,9 @@ __all__ = ["Texts"]
 LONGEST = 1024
 OVERLAP = 0.25
 """Share of a window that repeats the end of the one before, so that no token lacks a context."""
+
+ROWS = "windows"
+"""Statistic that holds what was kept of each window."""
 
 T = TypeVar("T")
 Work = Callable[[Batch], Sequence[T]]
@@ -44,6 +49,7 @@ class Texts(Generic[T]):
     answers: list[T] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = True
+    work: Work[T] | None = None
 
     @classmethod
     def of(
@@ -76,21 +82,39 @@ class Texts(Generic[T]):
             raise ArgumentError(f"length={corpus.length}: one token predicts nothing; at least 2.")
         return cls(corpus)
 
-    def read(self, work: Work[T], *, progress: Progress | None) -> None:
+    @property
+    def adapter(self) -> Adapter:
+        """The model's."""
+        return self.corpus.adapter
+
+    def read(
+        self, work: Work[T], *, progress: Progress | None, keeper: Keeper | None = None
+    ) -> None:
         """Fill `answers` with what `work` makes of each batch; Ctrl-C leaves what is finished.
+
+        Args:
+            work: gives an answer for each window of a batch; for a keeper, arrays by name.
+            progress: see `lp.options`.
+            keeper: keeps finished pieces in a folder; without one nothing touches the disk.
 
         Raises:
             ArgumentError: a text of one token, ids that the model does not have, no memory for a
                 single window.
+            OutputError: the keeper's folder cannot be used, or is another run's.
             Interrupted: Ctrl-C before anything was finished.
         """
         with progress_bar("tok", progress, unit_scale=True) as bar:
+
+            def show() -> None:
+                bar.total = self.corpus.expected_tokens()
+                bar.update(self.corpus.read.tokens - bar.n)
+
+            self.work = work
             try:
-                for batch in self.corpus.batches():
-                    self._check(batch)
-                    self._do(batch, work)
-                    bar.total = self.corpus.expected_tokens()
-                    bar.update(self.corpus.read.tokens - bar.n)
+                if keeper is None:
+                    self._read(None, show)
+                else:
+                    keeper.run(self, show)
             except KeyboardInterrupt:
                 self.complete = False
         if not self.windows:
@@ -101,6 +125,34 @@ class Texts(Generic[T]):
         )
         self.windows = [self.windows[i] for i in order]
         self.answers = [self.answers[i] for i in order]
+
+    def _read(
+        self, windows: Sequence[Window] | None, show: Callable[[], None] = lambda: None
+    ) -> None:
+        assert self.work is not None  # reading has begun
+        for batch in self.corpus.batches(windows):
+            self._check(batch)
+            self._do(batch, self.work)
+            show()
+
+    def alone(self, windows: Sequence[Window]) -> tuple[dict[str, np.ndarray], list[str]]:
+        """What these windows leave, as the state of a statistic, and what was noted of them."""
+        part = Texts(self.corpus, work=self.work)
+        part._read(windows)
+        rows = Rows(2)
+        for window, answer in zip(part.windows, part.answers, strict=True):
+            assert isinstance(answer, dict)  # what a keeper can keep
+            place = {"ids": np.array(window.ids), "place": np.array([window.again, window.begin])}
+            rows.update((window.document, window.index), **place, **answer)
+        return Bundle({ROWS: rows}).state(), part.notes
+
+    def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
+        """Add what was read alone."""
+        for (document, index), arrays in part[ROWS].result().items():
+            ids, place = arrays.pop("ids"), arrays.pop("place").tolist()
+            self.windows.append(Window(document, index, tuple(ids.tolist()), *place))
+            self.answers.append(arrays)
+        self.notes += notes
 
     def plan(self, work: Work[T], provenance: dict[str, Any]) -> Plan:
         """What `read` would cost, from counting the texts and timing the largest batch."""

@@ -15,6 +15,7 @@ from .intervals import difference, ends, interval, resampled
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
 from .reservoir import Reservoir
+from .rows import Rows
 
 __all__ = [
     "Bundle",
@@ -25,6 +26,7 @@ __all__ = [
     "KeyedMoments",
     "Moments",
     "Reservoir",
+    "Rows",
     "TopK",
     "difference",
     "ends",

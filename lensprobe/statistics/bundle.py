@@ -13,6 +13,7 @@ from .covariance import Covariance
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
 from .reservoir import Reservoir
+from .rows import Rows
 
 __all__ = ["Accumulator", "Bundle", "Earliest"]
 
@@ -67,10 +68,8 @@ class Earliest:
         return self.arrays
 
 
-KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (Counts, Covariance, Earliest, Histogram, KeyedMoments, Moments, Reservoir, TopK)
-}
+PARTS = (Counts, Covariance, Earliest, Histogram, KeyedMoments, Moments, Reservoir, Rows, TopK)
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in PARTS}
 
 
 class Bundle:
