@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_a_notebook_says_what_it_claims_and_names_its_model_first(path):
     assert "NAME = " in first
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
     assert any("assert " in cell.source for cell in cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_a_chapter(path):
+    """The same model in the same words, and a way to another chapter; links lead to files."""
+    cells = read(path).cells
+    first = next(cell.source for cell in cells if cell.cell_type == "code")
+    assert 'NAME = "smollm2-135m"  # "gpt2" is one edit away\nmodel = lp.load(NAME)\n' in first
+    words = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", words)
+    assert not [link for link in links if not (FOLDER / link).exists()]
+    assert cells[-1].cell_type == "markdown"
+    assert any(link.endswith(".ipynb") for link in re.findall(r"\]\(([^)]+)\)", cells[-1].source))
 
 
 @pytest.mark.slow
