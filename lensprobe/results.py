@@ -25,6 +25,7 @@ import pandas as pd
 
 from .errors import ArgumentError, OutputError, nearest
 from .parquet import as_plain, write_folder
+from .small_table import small_table
 
 __all__ = ["Result", "Shown", "open_result", "writable", "writing"]
 
@@ -178,10 +179,8 @@ class Shown:
         )
         name = html.escape(type(self).__name__)
         tables = html.escape(", ".join(self.tables))
-        return (
-            f"<table><caption style='text-align:left'><b>{name}</b></caption>"
-            f"<tbody>{rows}</tbody></table><p><small>tables: {tables}</small></p>"
-        )
+        below = f"<p><small>tables: {tables}</small></p>" if tables else ""
+        return small_table(rows, type(self).__name__) + below
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LensprobeError
+from ..small_table import small_table
 from .adapter import Adapter, adapter_for
 from .lora import packed
 from .origin import origin
@@ -102,8 +103,12 @@ class Check:
             return f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
 
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        rows = "".join(row(*pair) for pair in (*self.facts.items(), *self._rows()))
-        return f"<table>{rows}</table>{notes}"
+        runs = sum(not why for why in self.analyses.values())
+        return (
+            f"{small_table(self.facts.items(), 'Check')}{notes}"
+            f"<details><summary>{runs} of {len(self.analyses)} analyses run</summary>"
+            f"{small_table(self._rows())}</details>"
+        )
 
     def _rows(self) -> list[tuple[str, str]]:
         return [

@@ -161,6 +161,9 @@ def _hint(opens: bool) -> str:
 
 def _strips(found: Attention, small: np.ndarray) -> list[_Strip]:
     shade = np.round(255 * np.sqrt(small / found.steps)).astype(np.uint8)
+    # A short text's few cells are drawn larger, so that the gap between heads stays small.
+    shade = shade.repeat(max(1, SIDE // shade.shape[-1]), axis=2)
+    shade = shade.repeat(shade.shape[-2] // shade.shape[-1], axis=3)
     framed = np.pad(shade, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP)))
     strips = []
     for index, layer in enumerate(found.layers):
