@@ -172,12 +172,7 @@ class Shown:
 
     def _repr_html_(self) -> str:
         """A small calm table; inherits the notebook's colours, so it reads in light and dark."""
-        rows = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{html.escape(str(key))}</th>"
-            f"<td style='text-align:left'>{html.escape(_short(value))}</td></tr>"
-            for key, value in self.summary().items()
-        )
-        name = html.escape(type(self).__name__)
+        rows = [(str(key), _short(value)) for key, value in self.summary().items()]
         tables = html.escape(", ".join(self.tables))
         below = f"<p><small>tables: {tables}</small></p>" if tables else ""
         return small_table(rows, type(self).__name__) + below

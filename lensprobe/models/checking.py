@@ -99,9 +99,6 @@ class Check:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        def row(name: str, value: str) -> str:
-            return f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         runs = sum(not why for why in self.analyses.values())
         return (
