@@ -68,7 +68,7 @@ def outcome(name: str, seconds: int) -> Outcome:
     executed = max((int(a or b) for a, b in stated), default=0)
     broken: tuple[str, ...] = ()
     if done.returncode:
-        raised = re.findall(r"^(\w+(?:\.\w+)*(?:Error|Exception)?: .*)$", told, re.M)
+        raised = re.findall(r"^((?:\w+\.)*\w*(?:Error|Exception): .*|ALARM: .*)$", told, re.M)
         broken = (f"exit code {done.returncode}: {raised[0] if raised else told[-200:]}",)
     fault = Fault(name, "read, or refused with an error of lensprobe's", _nothing, 0)
     words = Counter({f"executions in {seconds} s without a finding": 0 if broken else executed})

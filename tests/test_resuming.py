@@ -1,19 +1,15 @@
-"""Scans that keep what is finished: killed at any moment they go on, and the answer is the same."""
+"""Scans that keep what is finished: stopped anywhere they go on, and the answer is the same.
+
+What `kill -9` does to them is tried in `faults/killing.py`.
+"""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-
-import numpy as np
 import pandas as pd
 import pytest
 
 import lensprobe as lp
+from faults.scans import equal
 from lensprobe.errors import ArgumentError, Interrupted, OutputError
 from lensprobe.shards import keeping
 
@@ -31,16 +27,6 @@ def scan(request):
     room = getattr(lp, request.param)
     options = LOW if request.param == "massive" else {}
     return lambda *given, **more: room.scan(*given, **{**options, "batch_tokens": 128, **more})
-
-
-def equal(one, two):
-    """Bit for bit, tables, arrays and provenance."""
-    assert one.provenance == two.provenance
-    for table in one.tables:
-        pd.testing.assert_frame_equal(one.to_frame(table), two.to_frame(table), check_exact=True)
-    for name, value in vars(one).items():
-        if isinstance(value, np.ndarray):
-            np.testing.assert_array_equal(value, getattr(two, name))
 
 
 def test_the_folder_changes_nothing_but_the_order_of_sums(tiny_gpt2, scan, tmp_path):
@@ -104,46 +90,3 @@ def test_what_is_another_run_is_refused(tiny_gpt2, tiny_llama, scan, tmp_path):
         pytest.raises(ArgumentError, match="hooks of your own"),
     ):
         scan(tiny_gpt2, TEXTS, out=tmp_path / "other")
-
-
-SCRIPT = """
-import sys
-import lensprobe as lp
-from lensprobe.shards import keeping
-keeping.PIECE_TOKENS = 400
-model = lp.load("planted", device="cpu")
-texts = [f"Hello world, this is number {n}. " * (1 + n % 5) for n in range(60)]
-print("ready", flush=True)
-lp.massive.scan(model, texts, batch_tokens=128, out=sys.argv[1])
-"""
-
-
-@pytest.mark.slow
-def test_kill_nine_at_random_moments(tmp_path):
-    """The process has no say in it: what is on the disk is whole, and the run goes on from there."""
-
-    def start(out):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(out)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout and process.stdout.readline() == "ready\n"
-        return process
-
-    begin = time.monotonic()
-    assert not start(tmp_path / "whole").wait()
-    seconds = time.monotonic() - begin
-    chance, killed = random.Random(0), 0
-    for _ in range(12):
-        process = start(tmp_path / "run")
-        try:
-            process.wait(chance.uniform(0, 0.3 * seconds))
-            break
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
-    else:
-        assert not start(tmp_path / "run").wait()
-    assert killed
-    assert not list((tmp_path / "run").glob("*.part"))
-    equal(lp.open(tmp_path / "run"), lp.open(tmp_path / "whole"))
