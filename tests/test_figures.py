@@ -34,6 +34,7 @@ NATS = ("loss", "kl", "entropy", "surpris", "log-prob", "log-odds", "divergence"
 BARE = ("perplexity", "decile", "share of", "ratio")
 """Words behind which such a quantity has become a number without a unit."""
 quiet = {"progress": False}
+few: dict[str, Any] = {"max_new_tokens": 4, "logprobs": True}
 
 
 def training():
@@ -58,8 +59,15 @@ def ones(model: Any) -> Any:
 MAKE: dict[str, Callable[..., Any]] = {
     "attention": lambda m, t: lp.attention(t, TEXTS[1]),
     "comparison": lambda m, t: lp.over({"one": t, "two": t}, lp.sinks.scan, TEXTS, **quiet),
-    "explore.rescale": lambda m, t: lp.explore.rescale(m, TEXTS[0], dim=447).answer,
+    "explore.rescale": lambda m, t: lp.explore.rescale(t, TEXTS[0], dim=1).answer,
     "explore.steering": lambda m, t: lp.explore.steering(t, ones(t), max_new_tokens=6).answer,
+    "generate": lambda m, t: lp.generate(t, TEXTS[:2], max_new_tokens=4, logprobs=True),
+    "generations": lambda m, t: lp.side_by_side(
+        {
+            name: lp.generate(t, "one two", edits=lp.Scale(factor=factor, layers=1), **few)
+            for name, factor in (("plain", 1.0), ("doubled", 2.0))
+        }
+    ),
     "interpolation.generate": lambda m, t: written(),
     "interpolation.learn": lambda m, t: lp.interpolation.learn(
         t, TEXTS, steps=2, held_out=TEXTS, **quiet
@@ -72,12 +80,12 @@ MAKE: dict[str, Callable[..., Any]] = {
         t, TEXTS, layers=[0, 2], weights=[0.2, 0.6]
     ),
     "interpolation.trace": lambda m, t: traced(),
-    "massive.ablate": lambda m, t: lp.massive.ablate(m, TEXTS, dim=447, seed=0, **quiet),
-    "massive.anatomy": lambda m, t: lp.massive.anatomy(m, TEXTS, dim=447, ablate=True, **quiet),
-    "massive.bos_pull": lambda m, t: lp.massive.bos_pull(m, TEXTS, dim=447, seed=0, **quiet),
+    "massive.ablate": lambda m, t: lp.massive.ablate(t, TEXTS, dim=1, seed=0, **quiet),
+    "massive.anatomy": lambda m, t: lp.massive.anatomy(m, TEXTS[1:], dim=447, ablate=True, **quiet),
+    "massive.bos_pull": lambda m, t: lp.massive.bos_pull(t, TEXTS, dim=1, seed=0, **quiet),
     "massive.checkpoints": lambda m, t: series(),
     "massive.gradient": lambda m, t: lp.massive.gradient(
-        m, TEXTS, dim=447, factors=[0.5, 1.0], **quiet
+        m, TEXTS[1:], dim=447, factors=[0.5, 1.0], **quiet
     ),
     "massive.rescale": lambda m, t: lp.massive.rescale(
         m, TEXTS, dim=447, factors=[0.0, 1.0], **quiet
@@ -92,10 +100,11 @@ MAKE: dict[str, Callable[..., Any]] = {
     "mnist.out_of_data": lambda m, t: digits("mnist.out_of_data"),
     "mnist.study": lambda m, t: digits("mnist.study"),
     "mnist.training": lambda m, t: digits("mnist.training"),
+    "score": lambda m, t: lp.score(t, TEXTS),
     "sinks.brittle": lambda m, t: lp.sinks.brittle(
         t, TEXTS, edits=lp.Scale(factor=2.0, layers=0), **quiet
     ),
-    "sinks.cause": lambda m, t: lp.sinks.cause(m, TEXTS, dim=447, seed=0, **quiet),
+    "sinks.cause": lambda m, t: lp.sinks.cause(t, TEXTS, dim=1, seed=0, **quiet),
     "sinks.clusters": lambda m, t: lp.sinks.clusters(t, 40, n=8, length=3, repeats=3, **quiet),
     "sinks.dedicate": lambda m, t: lp.sinks.dedicate(t, TEXTS, words=[40], steps=2, **quiet),
     "sinks.detector": lambda m, t: lp.sinks.first_token_detector(t, TEXTS, n=2, **quiet),
