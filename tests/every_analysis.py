@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,15 @@ import torch
 import lensprobe as lp
 from lensprobe.steering import SteeringVector
 
-__all__ = ["calls"]
+__all__ = ["TEXTS", "calls"]
 
 
-def calls(model: Any) -> dict[str, Callable[[], object]]:
+TEXTS = ("Hello world, this is the cat", "one two three four five")
+
+
+def calls(model: Any, given: Sequence[str] = TEXTS) -> dict[str, Callable[[], object]]:
     """The name of each analysis, as `lp.check` has it, and a call of it that is over quickly."""
-    texts = ["Hello world, this is the cat", "one two three four five"]
+    texts = list(given)
     ones = SteeringVector(torch.ones(model.cfg.d_model), 0)
     few = {"max_new_tokens": 2}
     return {

@@ -6,13 +6,14 @@ import gzip
 import json
 
 import datasets
+import every_analysis
 import numpy as np
 import pandas as pd
 import pytest
 
 import lensprobe as lp
 from lensprobe.corpus import SHOWN, Corpus
-from lensprobe.errors import ArgumentError, Interrupted, OutputError
+from lensprobe.errors import ArgumentError, Interrupted, LensprobeError, OutputError
 from lensprobe.models.adapter import adapter_for
 from lensprobe.shards import keeping
 
@@ -211,6 +212,32 @@ def test_interpolation_is_that_of_the_good_records(tiny_gpt2):
     assert found.texts["text"].unique().tolist() == [0, 1, 2, 3, 6, 7]
     np.testing.assert_array_equal(found.to_frame()["loss"], plain.to_frame()["loss"])
     assert "texts[5] is shorter than 2 tokens" in notes(found)[0]
+
+
+ONE_TEXT = {
+    "lp.editing", "lp.attention", "lp.interpolation.trace", "lp.sinks.clusters", "lp.sinks.patch",
+    "lp.sinks.repeats", "lp.sinks.scores", "lp.steering.calibrate", "lp.steering.contrast",
+    "lp.steering.mixing",
+}  # fmt: skip
+"""Analyses that take no corpus."""
+
+
+def test_no_analysis_is_silent_about_what_it_skipped(tiny_gpt2):
+    """Each names the record in its result, or refuses it."""
+    first, second = every_analysis.TEXTS
+    silent, said = [], 0
+    with lp.options(on_error="skip", progress=False):
+        for name, call in every_analysis.calls(tiny_gpt2, (first, "", second)).items():
+            if name in ONE_TEXT:
+                continue
+            try:
+                result = call()
+            except LensprobeError:
+                continue
+            told = json.dumps(result.provenance, default=str)
+            said += "skipped: " in told
+            silent += [] if "skipped: " in told else [name]
+    assert not silent and said > 20
 
 
 @pytest.mark.parametrize("method", ["mean", "pca"])
