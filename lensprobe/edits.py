@@ -152,6 +152,13 @@ class Add(Edit):
         scale: a number, or `[batch]`, one for each text.
         preserve_norm: turn each token's vector instead of lengthening it: the sum is scaled back to
             the norm that the token had.
+
+    Examples:
+        >>> import torch
+        >>> ones = torch.ones(model.cfg.d_model)
+        >>> edits = [lp.Set(value=1.0, layers=2), lp.Add(ones, layers=2, scale=0.5)]
+        >>> lp.forward(model, "Hi", edits=edits, layers=2).activation(2)[0, :3].round(3).tolist()
+        [1.5, 1.5, 1.5]
     """
 
     vector: Tensor
@@ -183,6 +190,13 @@ class Mix(Edit):
     """Replace `h` by `(1 - weight) * h + weight * vector`; shapes as in `Add`.
 
     `weight` lies in [0, 1]: 0 is the plain model, 1 replaces.
+
+    Examples:
+        >>> import torch
+        >>> ones = torch.ones(model.cfg.d_model)
+        >>> edits = [lp.Set(value=1.0, layers=2), lp.Mix(3 * ones, layers=2, weight=0.25)]
+        >>> lp.forward(model, "Hi", edits=edits, layers=2).activation(2)[0, :3].round(3).tolist()
+        [1.5, 1.5, 1.5]
     """
 
     vector: Tensor
@@ -214,6 +228,11 @@ class Scale(Edit):
     """Multiply by `factor`: the whole vector, or with `dim` only those coordinates.
 
     `factor` is a number, or `[batch]`, one for each text.
+
+    Examples:
+        >>> edits = [lp.Set(value=1.0, layers=2), lp.Scale(factor=3.0, layers=2, dim=0)]
+        >>> lp.forward(model, "Hi", edits=edits, layers=2).activation(2)[0, :3].round(3).tolist()
+        [3.0, 1.0, 1.0]
     """
 
     factor: float | Tensor
@@ -236,6 +255,11 @@ class Set(Edit):
     """Overwrite with `value`: a number, or tensors shaped as in `Add`; `dim` limits it.
 
     With `dim`, `value` has as many numbers as there are coordinates, or is one number.
+
+    Examples:
+        >>> edits = [lp.Set(value=1.0, layers=2), lp.Set(value=7.0, layers=2, dim=[0, 1])]
+        >>> lp.forward(model, "Hi", edits=edits, layers=2).activation(2)[0, :3].round(3).tolist()
+        [7.0, 7.0, 1.0]
     """
 
     value: float | Tensor
@@ -270,7 +294,15 @@ class Set(Edit):
 
 @dataclass(frozen=True, eq=False)
 class ProjectOut(Edit):
-    """Remove the component along `vector` `[width]`, which need not have unit norm."""
+    """Remove the component along `vector` `[width]`, which need not have unit norm.
+
+    Examples:
+        >>> import torch
+        >>> first = torch.eye(model.cfg.d_model)[0]
+        >>> edits = [lp.Set(value=1.0, layers=2), lp.ProjectOut(first, layers=2)]
+        >>> lp.forward(model, "Hi", edits=edits, layers=2).activation(2)[0, :3].round(3).tolist()
+        [0.0, 1.0, 1.0]
+    """
 
     vector: Tensor
 
@@ -290,6 +322,13 @@ class Clamp(Edit):
 
     The direction need not have unit norm; the rest of the stream stays as it is. `value` is a number,
     or `[batch]`, one for each text. `value=0` is `ProjectOut`.
+
+    Examples:
+        >>> import torch
+        >>> ones = torch.ones(model.cfg.d_model)
+        >>> edits = [lp.Set(value=1.0, layers=2), lp.Clamp(ones, layers=2, value=768**0.5 / 2)]
+        >>> lp.forward(model, "Hi", edits=edits, layers=2).activation(2)[0, :3].round(3).tolist()
+        [0.5, 0.5, 0.5]
     """
 
     vector: Tensor

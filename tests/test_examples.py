@@ -1,4 +1,4 @@
-"""Every public function shows how it is called, and what its example shows is what happens.
+"""Every public callable shows how it is called, and what its example shows is what happens.
 
 The examples in docstrings are run as they stand, with `lp` and `model`, the planted model, at hand.
 """
@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 import lensprobe as lp
+from lensprobe.results import Result
 
 ROOT = Path(lp.__file__).parent
+RETURNED = ("lp.TokenBatch", "lp.mnist.DigitsData", "lp.positions.Positions", "lp.positions.Step")
+"""Besides results and errors, what is handed over by calls and never made by a user."""
 ROOMS = ("massive", "sinks", "steering", "interpolation", "mnist", "explore", "positions")
 
 
@@ -30,12 +33,13 @@ def modules() -> Iterator[ModuleType]:
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    """What a user calls, by the name that the user writes: no results, which calls return."""
+    """What a user calls, by the name that the user writes: functions, and what one makes oneself."""
     for room, module in (("lp", lp), *((f"lp.{name}", getattr(lp, name)) for name in ROOMS)):
         for name in module.__all__:
-            value = getattr(module, name)
-            if inspect.isfunction(value):
-                yield f"{room}.{name}", value
+            value, full = getattr(module, name), f"{room}.{name}"
+            returned = inspect.isclass(value) and issubclass(value, (Result, BaseException))
+            if callable(value) and not returned and full not in RETURNED:
+                yield full, value
 
 
 CALLS = dict(public())
@@ -52,7 +56,7 @@ def test_there_are_calls_to_look_at():
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_every_public_function_has_an_example_that_shows_something(name):
+def test_every_public_callable_has_an_example_that_shows_something(name):
     call = CALLS[name]
     assert ">>> " in (inspect.getdoc(call) or ""), f"{name} has no example"
     test, _ = EXAMPLES[f"{call.__module__}.{call.__qualname__}"]

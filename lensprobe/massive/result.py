@@ -33,6 +33,11 @@ class Finding:
         layers: scanned layers from the first to the last at which it is massive.
         site: where it was read.
         value: mean signed value at the layer where it is strongest.
+
+    Examples:
+        >>> known = lp.massive.Finding(447, 0, (1, 2, 3), "resid_post", 3000.0)
+        >>> lp.massive.trajectory(model, "The cat sat.", at=known).summary()["birth"]
+        1
     """
 
     dim: int

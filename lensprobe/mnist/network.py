@@ -94,9 +94,6 @@ class HookedMLP(HookedRootModule):
     `layers.{layer}.hook_pre` and `hook_branch`. To lensprobe's edits an image is a text of one token:
     `site="resid_post"` is behind a layer, `"resid_pre"` before it, so that of layer 0 the pixels.
 
-    >>> HookedMLP((4, 3, 2)).kinds
-    ('linear', 'ReLU', 'linear')
-
     Args:
         widths: pixels, hidden widths, classes.
         residual: see above.
@@ -105,6 +102,10 @@ class HookedMLP(HookedRootModule):
 
     Raises:
         ArgumentError: fewer than two widths, or one that is no positive whole number.
+
+    Examples:
+        >>> lp.mnist.HookedMLP((4, 3, 2)).kinds
+        ('linear', 'ReLU', 'linear')
     """
 
     def __init__(

@@ -32,6 +32,12 @@ class SteeringVectors(Shown, Mapping[int, SteeringVector]):
 
     Raises:
         ArgumentError: no vectors, two of one layer, or different sites, stacks or shapes.
+
+    Examples:
+        >>> one, two = (lp.steering.SteeringVector([3.0, 4.0], layer=layer) for layer in (0, 1))
+        >>> both = lp.steering.SteeringVectors([one, two])
+        >>> list(both), (2 * both)[1].norm
+        ([0, 1], 10.0)
     """
 
     kind: ClassVar[str] = "steering.vectors"

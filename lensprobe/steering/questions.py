@@ -33,6 +33,11 @@ class Question:
         question: what is asked, choices included.
         matching: the answer that shows the behaviour, such as `" (A)"` or `" Yes"`.
         not_matching: the answer that does not.
+
+    Examples:
+        >>> asked = lp.steering.Question("Do you sleep?", matching=" No", not_matching=" Yes")
+        >>> asked.question + asked.matching
+        'Do you sleep? No'
     """
 
     question: str
@@ -46,6 +51,11 @@ class Questions(Sequence[Question]):
     Args:
         items: the questions.
         source: where they are from, for provenance.
+
+    Examples:
+        >>> asked = lp.steering.Question("Do you sleep?", matching=" No", not_matching=" Yes")
+        >>> len(lp.steering.Questions([asked, asked])[:1])
+        1
     """
 
     def __init__(self, items: Iterable[Question], source: str = "memory") -> None:

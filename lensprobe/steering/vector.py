@@ -50,9 +50,10 @@ class SteeringVector(Shown):
         ArgumentError: values that are not finite numbers of one or two axes, a layer that is no
             whole number from 0 on, a site that cannot be edited.
 
-    >>> v = SteeringVector([3.0, 4.0], layer=2)
-    >>> (2 * v).norm, v.unit().values.tolist()
-    (10.0, [0.6000000238418579, 0.800000011920929])
+    Examples:
+        >>> vector = lp.steering.SteeringVector([3.0, 4.0], layer=2)
+        >>> (2 * vector).norm, round(vector.unit().norm, 6)
+        (10.0, 1.0)
     """
 
     kind: ClassVar[str] = "steering.vector"

@@ -99,6 +99,10 @@ class ScaleMoment(Change):
     """Right before the step, the moment carried over is multiplied by `factor`.
 
     The step then mixes in its own gradient as always: m = β₁ (factor · m) + (1 - β₁) g.
+
+    Examples:
+        >>> lp.massive.ScaleMoment("first", factor=0.5, steps=[1, 2]).due(3)
+        False
     """
 
     factor: float = 1.0
@@ -121,6 +125,11 @@ class ZeroMoment(Change):
     """Right before the step, the moment carried over is forgotten: m = (1 - β₁) g, as after a start.
 
     Bias corrections go on counting.
+
+    Examples:
+        >>> import torch
+        >>> lp.massive.ZeroMoment("first").before(torch.ones(2)).tolist()
+        [0.0, 0.0]
     """
 
     @override
@@ -133,6 +142,12 @@ class FreezeMoment(Change):
     """After the step, the moment is put back to what it was before it.
 
     The step itself still mixes in its own gradient, m = β₁ m₀ + (1 - β₁) g; nothing of that stays.
+
+    Examples:
+        >>> import torch
+        >>> frozen = lp.massive.FreezeMoment("second")
+        >>> frozen.after(kept=torch.zeros(2), held=torch.ones(2)).tolist()
+        [0.0, 0.0]
     """
 
     @override
@@ -151,6 +166,10 @@ class WarmStart(Intervention):
     Attributes:
         moment: which one is kept: `"second"`, `"first"` or `"both"`.
         batches: how many, drawn in an order of their own, so that training meets its own batches.
+
+    Examples:
+        >>> lp.massive.WarmStart(batches=4)
+        WarmStart(moment='second', batches=4)
     """
 
     moment: Moment | Literal["both"] = "second"

@@ -44,6 +44,11 @@ class Recipe:
         warmup: steps over which the learning rate rises from 0, linearly: step s has s / warmup of it.
         clip: largest norm of the whole gradient; larger ones are scaled down before the step.
         interventions: on the optimizer's moments; see `ScaleMoment`, `FreezeMoment`, `WarmStart`.
+
+    Examples:
+        >>> recipe = lp.massive.Recipe("sgd", learning_rate=0.01)
+        >>> recipe.optimizer, recipe.momentum is None
+        ('sgd', True)
     """
 
     optimizer: str | Make = "adamw"
