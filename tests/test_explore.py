@@ -414,7 +414,7 @@ def test_a_moved_slider_changes_figure_and_texts_in_place(explorer):
     assert explorer.figure is figure and explorer.figure.data is not None
     assert list(figure.data[2].y) == list(explorer.answer.tokens["kl"]) != before
     assert [trace.uid for trace in figure.data] == [trace.uid for trace in traces]
-    assert "scale 5" in figure.layout.title.text
+    assert "scale 5" in explorer._heading.value and not figure.layout.title.text
     assert explorer._texts.value != texts
     assert explorer.settings["scale"] == 5.0 == explorer.answer.provenance["scale"]
 
@@ -505,7 +505,7 @@ def test_in_a_kernel_only_the_newest_setting_is_computed(explorer, monkeypatch):
 
 def test_markup_in_a_text_stays_text(explorer):
     explorer.controls["prompt"].value = "<img src=x onerror=alert(1)>"
-    for part in (explorer._texts.value, explorer._status.value, explorer.figure.layout.title.text):
+    for part in (explorer._texts.value, explorer._status.value, explorer._heading.value):
         assert "<img" not in part
     assert "&lt;img" in explorer._texts.value
 
@@ -520,6 +520,6 @@ def test_the_other_widgets_show_their_answers_too(tiny_gpt2, explorer):
     blend.controls["weight"].value = 1.0
     own = blend.answer.tokens[blend.answer.tokens["condition"] == "interpolated"]
     assert list(blend.figure.data[0].y) == list(own["logprob"])
-    assert "Weight 1 after layer 3" in blend.figure.layout.title.text
+    assert "Weight 1 after layer 3" in blend._heading.value
     with pytest.raises(ArgumentError, match="light, dark"):
         lp.explore.interpolation(tiny_gpt2, PROMPT, max_new_tokens=4, theme="sepia")

@@ -116,7 +116,7 @@ def focused(page) -> str:
 @pytest.mark.slow
 def test_a_slider_moved_by_keyboard_changes_the_figure(opened):
     page = opened.page
-    title = page.locator(".js-plotly-plot .gtitle").first
+    title = page.locator(".widget-html b", has_text="Steered at layer")
     status = page.locator("[role=status]")
     assert "layer 2, scale 1" in title.text_content()
     before, finding = page.evaluate(BARS), status.text_content()
@@ -124,7 +124,7 @@ def test_a_slider_moved_by_keyboard_changes_the_figure(opened):
 
     page.locator("[role=slider]").nth(1).focus()
     page.keyboard.press("ArrowRight")
-    page.locator(".js-plotly-plot .gtitle", has_text="scale 1.25").first.wait_for()
+    title.filter(has_text="scale 1.25").wait_for()
     until(page, f"{BARS} !== {json.dumps(before)}")
     assert status.text_content() != finding
 

@@ -59,13 +59,17 @@ class Explorer(ipywidgets.VBox):
         self.answer: Result = core.ask({})
         self._shown = core.initial
         self.controls = {control.name: _widget(control) for control in core.controls}
-        self.figure: Any = go.FigureWidget(core.figure(self.answer, theme))
+        self._heading = ipywidgets.HTML()
+        self.figure: Any = go.FigureWidget(self._titled(core.figure(self.answer, theme)))
+        # A figure as wide as its output, also when that changes.
+        self.figure._config = {**self.figure._config, "responsive": True, "displaylogo": False}
         self._status = ipywidgets.HTML()
         self._texts = ipywidgets.HTML()
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self._say_what_is_shown()
-        super().__init__([*self.controls.values(), self._status, self.figure, self._texts])
+        parts = [self._status, self._heading, self.figure, self._texts]
+        super().__init__([*self.controls.values(), *parts])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -150,8 +154,26 @@ class Explorer(ipywidgets.VBox):
         facts = ", ".join(f"{name} {value!r}" for name, value in self._shown.items())
         return f"Still shown: {facts}."
 
-    def _redraw(self, figure: Any) -> None:
+    def _titled(self, figure: Any) -> go.Figure:
+        """The figure, its title moved out of it.
+
+        plotly's widget draws before it is on the page, where a text has no height yet, and sets a
+        subtitle over its title.
+        """
+        title = figure.layout.title
+        # The figure's own texts are markup, escaped already.
+        self._heading.value = (
+            f'<div style="line-height:1.4"><b style="font-size:1.2em">{title.text}</b><br>'
+            f'<span style="opacity:.75">{title.subtitle.text}</span></div>'
+        )
+        figure.layout.title = {"text": ""}
+        figure.layout.margin.t = 16
+        figure.layout.height -= 60
+        return figure
+
+    def _redraw(self, drawn: Any) -> None:
         """Change the figure in place, so that it neither flickers nor loses its place on the page."""
+        figure: Any = self._titled(drawn)
         with self.figure.batch_update():
             for old, new in zip(self.figure.data, figure.data, strict=True):
                 old.update(new.to_plotly_json(), overwrite=True)
@@ -169,7 +191,7 @@ class Explorer(ipywidgets.VBox):
 
 
 def _widget(control: Control) -> Any:
-    wide = {"width": "min(100%, 44em)"}
+    wide = {"width": "min(100% - 4px, 44em)"}
     options: dict[str, Any] = {
         "description": control.label,
         "layout": wide,
