@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
+import socket
+import time
 
+import psutil
 import pytest
+import torch
 from test_resuming import LOW, TEXTS, equal
 
 import lensprobe as lp
@@ -21,30 +24,51 @@ OPTIONS = {"batch_tokens": 128, **LOW}
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     monkeypatch.setattr(keeping, "PIECE_TOKENS", 200)
+    # Sums are equal to the last bit at equal threads.
+    monkeypatch.setattr(on_ray, "_threads", lambda *given: 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     # Ray hands these on to its processes, which would else ask other hosts and use every core.
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """What one process finds, with the same pieces."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keeping, "PIECE_TOKENS", 200)
         folder = tmp_path_factory.mktemp("alone")
-        return lp.massive.scan(lp.load("planted", device="cpu"), TEXTS, out=folder, **OPTIONS)
+        model = lp.load("planted", device="cpu")
+        found = lp.massive.scan(model, TEXTS, out=folder, **OPTIONS)
+    torch.set_num_threads(threads)
+    return found
+
+
+def one_core() -> dict[str, int]:
+    """A node with room for one worker. A busy machine may be too slow to agree on ports in time."""
+    names = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        ports = {f"{name}_port": s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}
+    return {"num_cpus": 1, **ports}
 
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """Two nodes on this machine, this process connected to the first."""
+    """Two nodes on this machine with room for one worker each, and a connection to the first."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    made.second = made.add_node(num_cpus=2)
+    head = {"include_dashboard": False, **one_core()}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    second = made.add_node(**one_core())
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
     made.wait_for_nodes()
-    yield made
+    yield made, second
     ray.shutdown()
     made.shutdown()
 
@@ -63,12 +87,14 @@ def after_the_first(monkeypatch, do):
     return done
 
 
-def actors() -> dict[int, str]:
-    """Process → node of the actors that are alive."""
-    from ray.util.state import list_actors
-
-    found = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-    return {actor.pid: actor.node_id for actor in found if "MapWorker" in actor.class_name}
+def actors() -> list[psutil.Process]:
+    """The actors of this machine that this process, or a node that it started, has started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "ray::MapWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_a_local_ray_gives_the_same_bits_and_ends(planted, alone, monkeypatch):
@@ -81,9 +107,9 @@ def test_an_actor_that_is_killed(planted, alone, cluster, tmp_path, monkeypatch)
     killed = []
 
     def kill():
-        pid = next(iter(actors()))
-        os.kill(pid, signal.SIGKILL)
-        killed.append(pid)
+        process = actors()[0]
+        process.kill()
+        killed.append(process)
 
     after_the_first(monkeypatch, kill)
     found = lp.massive.scan(
@@ -96,15 +122,18 @@ def test_an_actor_that_is_killed(planted, alone, cluster, tmp_path, monkeypatch)
 
 
 def test_a_node_that_goes_away(planted, alone, cluster, tmp_path, monkeypatch):
-    gone = []
+    (nodes, second), gone = cluster, []
 
     def remove():
-        second = cluster.second.node_id
-        gone.extend(pid for pid, node in actors().items() if node == second)
-        cluster.remove_node(cluster.second, allow_graceful=False)
+        own = {each.process.pid for each in second.all_processes["raylet"]}
+        end = time.monotonic() + 120
+        while not gone and time.monotonic() < end:
+            gone.extend(process for process in actors() if process.ppid() in own)
+            time.sleep(0.1)
+        nodes.remove_node(second, allow_graceful=False)
 
     after_the_first(monkeypatch, remove)
-    options = {"engine": "ray", "workers": 4, "out": tmp_path / "run", **OPTIONS}
+    options = {"engine": "ray", "workers": 2, "out": tmp_path / "run", **OPTIONS}
     equal(lp.massive.scan(planted, TEXTS, **options), alone)
     # There was work on it.
     assert gone

@@ -1,4 +1,4 @@
-"""Pieces read by actors of a Ray cluster, through Ray Data, which runs again what dies with a node.
+"""Pieces read by actors of a Ray cluster, through Ray Data; what dies with a node is sent out again.
 
 Ray Data takes data sets, not streams, and starts its actors for each: pieces go out in waves, a few
 from each actor at first, twice as many the next time.
@@ -25,7 +25,7 @@ __all__ = ["FIRST", "MOST", "on_ray"]
 FIRST, MOST = 16, 256
 """Pieces of each worker in the first wave, and in the largest."""
 ATTEMPTS = 3
-"""Times that a wave is sent out before what Ray says of its failure is taken as final."""
+"""Times that pieces are sent out and none comes back before that is taken as final."""
 
 
 def on_ray(
@@ -89,11 +89,14 @@ class Actor:
 def _wave(
     ray: Any, recipe: Recipe, workers: int, gpus: float, wave: Sequence[Piece]
 ) -> Iterator[Done]:
-    """Each of these pieces once, in the order in which they are finished."""
+    """Each of these pieces once, in the order in which they are finished.
+
+    What was lost with an actor is sent out again, as long as any piece comes back.
+    """
     missing = {piece.number: piece for piece in wave}
-    for attempt in range(ATTEMPTS):
-        if not missing:
-            return
+    failures = 0
+    while missing:
+        before, why = len(missing), "workers died"
         try:
             for number, data in _rows(ray, recipe, workers, gpus, list(missing.values())):
                 header, state = unpacked(data, f"the answer of a worker to piece {number}")
@@ -103,11 +106,13 @@ def _wave(
                 if piece is not None:
                     yield Done(piece, state, header["notes"])
         except ray.exceptions.RayError as error:
-            if attempt == ATTEMPTS - 1:
-                raise LensprobeError(
-                    f"Ray gave up {ATTEMPTS} times, {len(missing)} pieces before the end of a wave: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+            why = f"{type(error).__name__}: {error}"
+        failures = failures + 1 if len(missing) == before else 0
+        if failures == ATTEMPTS:
+            raise LensprobeError(
+                f"{ATTEMPTS} times none of {before} pieces came back from Ray, the first of them "
+                f"piece {min(missing)}: {why}."
+            )
 
 
 def _rows(
@@ -123,6 +128,10 @@ def _rows(
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=threads,
+        # A task of an actor that waits to be restarted, where there may be no room for it, would
+        # wait with it for ever. Lost, it is sent out again.
+        max_restarts=0,
+        max_task_retries=0,
         **resources,
     )
     for row in read.iter_rows():
@@ -177,10 +186,14 @@ def _connected(ray: Any) -> Iterator[None]:
     if mine:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     context = ray.data.DataContext.get_current()
-    bars, context.enable_progress_bars = context.enable_progress_bars, False
+    wanted = {"enable_progress_bars": False, "max_errored_blocks": -1}
+    before = {name: getattr(context, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
         yield
     finally:
-        context.enable_progress_bars = bars
+        for name, value in before.items():
+            setattr(context, name, value)
         if mine:
             ray.shutdown()
