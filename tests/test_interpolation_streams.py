@@ -290,6 +290,34 @@ def test_windows_narrower_than_the_text_take_the_loop(tmp_path):
     close(got[0], by_hand(model, rows[0], layer=0, weight=0.5))
 
 
+@pytest.mark.parametrize("columns", [1, 3, 4])
+def test_columns_some_at_a_time_change_nothing(decoder, columns, monkeypatch):
+    from lensprobe.models import streams
+
+    rows = sequences(5)
+    for choice in CHOICES[:2]:
+        whole = logits(decoder, rows, **choice)
+        monkeypatch.setattr(streams, "COLUMNS", columns)
+        got = logits(decoder, rows, **choice)
+        monkeypatch.undo()
+        for row, length in enumerate(LENGTHS):
+            close(got[row, :length], whole[row, :length])
+
+
+def test_a_gradient_goes_through_columns_read_apart(tiny_llama, monkeypatch):
+    from lensprobe.models import streams
+
+    adapter, rows = adapter_for(tiny_llama), sequences(6)
+    found = []
+    for columns in (128, 3):
+        monkeypatch.setattr(streams, "COLUMNS", columns)
+        weight = torch.tensor(0.4, requires_grad=True)
+        read = Streams(adapter, padded(tiny_llama, rows[:1]), (1,), logits=False)
+        out = read.edited({1: lambda residual, w=weight: residual * (1 + w)})
+        found.append(torch.autograd.grad(out.square().mean(), weight)[0])
+    close(found[0], found[1])
+
+
 def test_a_model_that_reads_a_second_stream_differently_is_found_out(tiny_gpt2, monkeypatch):
     from lensprobe.models import streams
 

@@ -38,6 +38,7 @@ def beside(
     start: int,
     cache: Cache,
     mask: Bool[Tensor, "batch pos"],
+    columns: int | None = None,
 ) -> Float[Tensor, "batch pos d_vocab"]:
     """Logits of columns that each stand beside a cached one, in the same position.
 
@@ -50,10 +51,11 @@ def beside(
         start: first block that runs, 1 or above.
         cache: as many columns as there are here, of blocks `start` and up. A class may add to it.
         mask: which columns are real, in both streams.
+        columns: how many are read at once where the class allows it; None is `COLUMNS`.
     """
     seen = _seen(mask)[:, None]
     if isinstance(adapter, BridgeAdapter):
-        return _on_bridge(adapter, residual, start, cache, mask, seen)
+        return _on_bridge(adapter, residual, start, cache, mask, seen, columns or COLUMNS)
     return _on_hooked(adapter, residual, start, cache, mask, seen)
 
 
@@ -66,7 +68,13 @@ def _seen(mask: Tensor) -> Tensor:
 
 
 def _on_bridge(
-    adapter: BridgeAdapter, residual: Tensor, start: int, cache: Any, mask: Tensor, seen: Tensor
+    adapter: BridgeAdapter,
+    residual: Tensor,
+    start: int,
+    cache: Any,
+    mask: Tensor,
+    seen: Tensor,
+    columns: int,
 ) -> Tensor:
     assert isinstance(cache, BridgeCache)
     # Added to the scores: zero where a column may look.
@@ -76,8 +84,8 @@ def _on_bridge(
     ends = []
     # Some columns at a time: they see nothing of the content after them, and no other's second
     # stream, which of two streams side by side is most of the scores.
-    for begin in range(0, residual.shape[1], COLUMNS):
-        part = slice(begin, min(begin + COLUMNS, residual.shape[1]))
+    for begin in range(0, residual.shape[1], columns):
+        part = slice(begin, min(begin + columns, residual.shape[1]))
         bars = content[:, :, part, : part.stop], itself[:, :, part, part]
         keywords: dict[str, Any] = {
             "attention_mask": torch.cat(bars, dim=-1),
@@ -164,7 +172,9 @@ def _tried(adapter: Adapter) -> str:
         assert plain is not None and residual is not None
         cache = adapter.new_cache(1)
         adapter.run(residual, start=1, cache=cache, logits=None)
-        got = beside(adapter, residual, start=1, cache=cache, mask=mask)
+        # In two parts, as a longer text would be.
+        half = PROBE // 2
+        got = beside(adapter, residual, start=1, cache=cache, mask=mask, columns=half)
     except Exception as error:
         # Whatever an architecture does not take, in whatever words it says so.
         return f"this architecture takes no masks of one's own ({type(error).__name__})"
