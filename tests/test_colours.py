@@ -18,6 +18,8 @@ from coloraide import Color
 import lensprobe
 from lensprobe.plot.interpolation_cells import STRONGEST
 from lensprobe.plot.theme import THEMES
+from lensprobe.reporting.attention_view import INK
+from lensprobe.reporting.token_view import MOST
 
 SIGHT = {
     "full": (),
@@ -32,6 +34,7 @@ CLEAR = 20.0
 """Least CIEDE2000 of what is told apart by colour alone: two signs, the two ends of a map."""
 TEXT, GRAPHIC = 4.5, 3.0
 TEMPLATES = Path(lensprobe.__file__).parent / "reporting" / "templates"
+CSS = "".join(file.read_text("utf-8") for file in sorted(TEMPLATES.glob("*.css")))
 
 
 @cache
@@ -150,10 +153,39 @@ def test_pages_take_every_colour_from_a_theme():
     assert literal.findall(html) == ["#fff"]
 
 
-def test_what_is_faded_on_a_page_can_still_be_seen(theme):
-    css = (TEMPLATES / "report.css").read_text("utf-8")
-    faded = [float(value) for value in re.findall(r"opacity:(0?\.\d+)", css)]
-    assert faded
-    for opacity in faded:
-        mixed = Color(theme.surface).mix(theme.ink, opacity, space="srgb").to_string(hex=True)
-        assert contrast(mixed, theme.surface) >= GRAPHIC, opacity
+def test_what_is_faded_can_still_be_read(theme):
+    """On pages and in notebooks; what cannot be pressed is exempt (WCAG 2.1, 1.4.3)."""
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", CSS)
+    faded = {
+        (name.strip(), float(value))
+        for name, rule in rules
+        for value in re.findall(r"(?<![-\w])opacity:(0?\.\d+)", rule)
+        if ":disabled" not in name
+    }
+    assert len(faded) >= 5
+    for name, opacity in faded:
+        least = GRAPHIC if "::" in name else TEXT
+        assert over(theme.ink, opacity, theme.surface) >= least, (name, opacity)
+
+
+def test_marks_in_notebooks_stand_out_from_light_and_dark(theme):
+    marks = set(re.findall(r"#[0-9a-f]{6}\b", CSS))
+    assert marks
+    for mark in marks:
+        assert min(contrast(mark, ground) for ground in (theme.page, theme.surface)) >= GRAPHIC
+
+
+def test_tokens_are_read_on_the_strongest_ink_behind_them(theme):
+    """In notebooks, whose text and ground are their own."""
+    ink = Color("srgb", [part / 255 for part in INK]).to_string(hex=True)
+    # The widget's strongest is written in its script.
+    script = (TEMPLATES / "attention.js").read_text("utf-8")
+    (widget,) = re.findall(r"rgba\(\$\{ink\}, \$\{\(([\d.]+) \* shade\(", script)
+    for most in (MOST, float(widget)):
+        behind = Color(theme.surface).mix(ink, most, space="srgb").to_string(hex=True)
+        assert contrast(theme.ink, behind) >= TEXT
+
+
+def over(ink: str, opacity: float, ground: str) -> float:
+    mixed = Color(ground).mix(ink, opacity, space="srgb").to_string(hex=True)
+    return contrast(mixed, ground)
