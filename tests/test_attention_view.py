@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from attending import attention
 from browsing import CHROMIUM, FLAGS, LOCAL, Opened, until
-from synthetic import HOSTILE
+from synthetic import HOSTILE, massive_scan
 from test_report import Elements
 
+import lensprobe as lp
 from lensprobe.reporting import attention_view
 
 SCRIPT = "</script><script>alert(1)</script>"
@@ -258,3 +259,26 @@ def test_damaged_weights_are_told(found, visit, tmp_path):
     until(seen.page, "document.querySelector('.lp-readout').textContent.includes('damaged')")
     seen.page.click(".lp-strip button[data-layer='2'][data-head='0']")
     opens(seen.page, 2, 0)
+
+
+@browses
+@pytest.mark.browser
+def test_two_texts_and_figures_share_a_page(found, visit, tmp_path):
+    both = {"short": found, "scan": massive_scan(2), "long": attention(["a"] * 60)}
+    page = lp.gallery(both).to_html(tmp_path / "all.html").read_text()
+    assert page.count("plotly.js v") == 1
+    seen = visit(page)
+    for index, place in enumerate(("short", "long")):
+        seen.page.click(f"#{place}-grid .lp-strip button[data-layer='2'][data-head='1']")
+        until(
+            seen.page,
+            f"document.querySelectorAll('.lp-attention')[{index}].dataset.shown === '2.1'",
+        )
+    quiet(seen)
+
+
+@pytest.mark.parametrize("js", ["directory", "cdn"])
+def test_a_page_without_figures_brings_no_plotly(found, tmp_path, js):
+    text = found.to_html(tmp_path / "a.html", js=js).read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+    assert "plot.ly" not in text and "loads nothing and sends nothing" in text

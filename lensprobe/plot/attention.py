@@ -90,13 +90,13 @@ def grid(
         ),
         hoverinfo="skip",
     )
-    axis = {"showgrid": False, "ticks": "", "zeroline": False}
+    axis = {"showgrid": False, "ticks": "", "zeroline": False, "constrain": "domain"}
     words.extra["min_width"] = 130 + 34 * count
     return build(
         [trace],
         look,
         words,
-        height=int(np.clip(150 + 40 * layers, 260, 1400)),
+        height=int(np.clip(150 + 48 * layers, 260, 1600)),
         xaxis={
             **axis,
             "title": {"text": "head"},
@@ -109,6 +109,7 @@ def grid(
             "tickvals": [index * cell + centre for index in range(layers)],
             "ticktext": [str(layer) for layer in found.layers],
             "autorange": "reversed",
+            "scaleanchor": "x",
         },
     )
 
@@ -169,19 +170,20 @@ def head(
             f"{row['entropy']:.2f} nats."
         ),
     )
-    side = int(np.clip(14 * len(tokens), 320, 900))
-    words.extra["min_width"] = side
+    side = int(np.clip(18 * len(tokens), 360, 900))
+    axis = {**_axis(tokens), "showgrid": False, "constrain": "domain"}
+    words.extra["min_width"] = side + 120
     return build(
         [trace],
         look,
         words,
-        height=side + 120,
-        xaxis={"title": {"text": "key"}, "showgrid": False, "tickangle": -60, **_axis(tokens)},
+        height=side + 190,
+        xaxis={**axis, "title": {"text": "key"}, "tickangle": -60},
         yaxis={
+            **axis,
             "title": {"text": "query"},
-            "showgrid": False,
             "autorange": "reversed",
-            **_axis(tokens),
+            "scaleanchor": "x",
         },
     )
 

@@ -44,10 +44,9 @@ def write(
     target = Path(path)
     # Opening the target first means a path that cannot be written costs no drawing.
     with writing(target, overwrite=overwrite) as handle:
-        handle.write(
-            render((page or page_of)(result), js=js, theme=theme).encode("utf-8", "replace")
-        )
-    if js == "directory":
+        made = (page or page_of)(result)
+        handle.write(render(made, js=js, theme=theme).encode("utf-8", "replace"))
+    if js == "directory" and _drawn(made):
         _library(target.parent / PLOTLY_FILE)
     return target
 
@@ -158,9 +157,10 @@ def _bos(bos: Any) -> str:
 def render(page: Page, *, js: str = "inline", theme: str = "auto") -> str:
     """The page as one string of HTML."""
     scripts = [asset(name) for name in ("report.js", *_own(page, "script"))]
-    drawn = any(section.figures for section in page.sections)
-    sources = {"inline": "", "directory": PLOTLY_FILE, "cdn": CDN}[js] if drawn else ""
-    if js == "inline" and drawn:
+    # Without a figure there is nothing for plotly.js to draw, and no host to be allowed.
+    js = js if _drawn(page) else "none"
+    sources = {"directory": PLOTLY_FILE, "cdn": CDN}.get(js, "")
+    if js == "inline":
         scripts.insert(0, get_plotlyjs())
     template = environment().get_template("report.html.j2")
     styles = ["report.css", *_own(page, "style")]
@@ -177,6 +177,10 @@ def render(page: Page, *, js: str = "inline", theme: str = "auto") -> str:
         dark=DARK,
         js=js,
     )
+
+
+def _drawn(page: Page) -> bool:
+    return any(section.figures for section in page.sections)
 
 
 def _own(page: Page, what: str) -> list[str]:
