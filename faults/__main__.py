@@ -1,6 +1,6 @@
 """Try every fault and write down what happened.
 
-    python -m faults [--only FAMILY ...] [--quick] [--write]
+    python -m faults [--only FAMILY ...] [--quick | --share 0.2] [--write]
 
 `--write` replaces the section of each family that was run in `docs/reliability.md`.
 """
@@ -30,6 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=sorted(known), default=sorted(known))
     parser.add_argument("--quick", action="store_true", help="as few trials as the tests make")
+    parser.add_argument("--share", type=float, default=1.0, help="of the trials")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     broken = 0
@@ -37,13 +38,15 @@ def main() -> int:
         title, faults = known[family]
         outcomes: list[Outcome] = []
         for fault in faults:
-            outcomes.append(attempt(fault, fault.quick if given.quick else fault.trials))
+            trials = fault.quick if given.quick else max(1, round(given.share * fault.trials))
+            outcomes.append(attempt(fault, trials))
             last = outcomes[-1]
             print(f"{fault.name}: {dict(last.outcomes)} {last.missing} {last.seconds:.0f} s")
             print(*(f"  BROKEN {words}" for words in last.broken[:5]), sep="\n", flush=True)
             broken += len(last.broken)
-        if given.write:
-            refresh(title, section(title, outcomes))
+            if given.write:
+                # After each, so that what ends the whole run early leaves what came before.
+                refresh(title, section(title, outcomes))
     return int(broken > 0)
 
 

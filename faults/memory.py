@@ -22,7 +22,7 @@ from .scans import finished, forked, tiny
 
 __all__ = ["FAULTS"]
 
-LONG = ["Once upon a time there was a cat. " * 12] * 24
+LONG = ["Once upon a time there was a cat. " * 100] * 8
 LARGEST = 65504.0
 MARK = ord("#")
 
@@ -34,22 +34,23 @@ def _plain(kind: str) -> Any:
 
 
 def _scan(kind: str, model: Any) -> Any:
-    return getattr(lp, kind).scan(model, LONG, length=256, batch_tokens=8192, progress=False)
+    return getattr(lp, kind).scan(model, LONG, length=256, batch_tokens=16384, progress=False)
 
 
 def batch(chance: random.Random, folder: Path) -> str:
     """The system refuses memory (an address-space limit) to a batch that is too large for it."""
     kind = chance.choice(("massive", "sinks"))
-    plain, more = _plain(kind), chance.randrange(8, 160) << 20
+    plain, more = _plain(kind), chance.randrange(20, 200) << 20
 
     def work() -> int:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + more, used + more))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + more, most))
         try:
             found = _scan(kind, tiny())
         except ArgumentError as error:
             return 3 if "memory ran out on a single sequence" in str(error) else 1
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         found.save(folder / "found.zip")
         return 0
 
@@ -117,7 +118,8 @@ def _broken(model: Any, texts: list[str]) -> dict[tuple[int, int], int]:
 
 
 FAULTS = (
-    Fault("memory refused to a batch", "halved and tried again, and the result says so", batch, 10, 0),
+    Fault("memory refused to a batch",
+          "halved and tried again, and the result says so", batch, 10, 0, 180),
     Fault("float16 activations beyond 65,504",
           "infinities reported by layer and position; means over the rest finite", overflow, 10, 1),
 )  # fmt: skip
