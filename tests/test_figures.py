@@ -132,7 +132,9 @@ MAKE: dict[str, Callable[..., Any]] = {
     ),
     "steering.sweep": lambda m, t: steered(),
     "steering.vector": lambda m, t: lp.steering.contrast(t, " Love", " Hate"),
-    "steering.vectors": lambda m, t: lp.steering.difference(t, ["a cat", "a mat"], ["a dog", "one"], **quiet),
+    "steering.vectors": lambda m, t: lp.steering.difference(
+        t, ["a cat", "a mat"], ["a dog", "one"], **quiet
+    ),
 }  # fmt: skip
 """A result of each kind that is drawn, from the planted model or a tiny random one."""
 
