@@ -56,7 +56,8 @@ def massive(model: Any, texts: list[str]) -> Draw:
 
 def sinks(model: Any, texts: list[str]) -> Draw:
     """Attention to the first token, head by head."""
-    return lp.sinks.scan(model, texts).plot
+    found: Any = lp.sinks.scan(model, texts)
+    return found.plot
 
 
 def training(model: Any) -> Draw:
