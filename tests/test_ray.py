@@ -30,6 +30,8 @@ def small_pieces(monkeypatch):
     torch.set_num_threads(1)
     # Ray hands these on to its processes, which would else ask other hosts and use every core.
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    # On a busy machine its own processes are slower to begin than it waits.
+    monkeypatch.setenv("RAY_agent_register_timeout_ms", "120000")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     yield
     torch.set_num_threads(threads)
