@@ -292,7 +292,7 @@ def test_further_results_are_sections_of_the_same_page(planted, tmp_path):
     assert 'id="late-layers"' in page
     assert 'id="digits"' in page
     saved = sweep.save(tmp_path / "sweep.zip")
-    assert list(lp.report(planted, SHORT[:2], more=saved).results)[0] == "planted"
+    assert next(iter(lp.report(planted, SHORT[:2], more=saved).results)) == "planted"
     with pytest.raises(ArgumentError, match="no result of an analysis"):
         lp.report(planted, SHORT[:2], more=[3])
 
