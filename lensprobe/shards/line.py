@@ -72,7 +72,9 @@ class Line:
             self._order.append(piece)
             if piece.kept is None:
                 return piece
-            self._read[piece.number] = Done(piece, piece.kept.state, piece.kept.facts.get("notes", []))
+            self._read[piece.number] = Done(
+                piece, piece.kept.state, piece.kept.facts.get("notes", [])
+            )
         return None
 
     def back(self, piece: Piece) -> None:
