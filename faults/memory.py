@@ -40,7 +40,7 @@ def _scan(kind: str, model: Any) -> Any:
 def batch(chance: random.Random, folder: Path) -> str:
     """The system refuses memory (an address-space limit) to a batch that is too large for it."""
     kind = chance.choice(("massive", "sinks"))
-    plain, more = _plain(kind), chance.randrange(20, 200) << 20
+    plain, more = _plain(kind), chance.randrange(2, 48) << 20
 
     def work() -> int:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -64,8 +64,12 @@ def _cell(words: str) -> str:
 
 
 def _setting() -> str:
-    names = ("lensprobe", "torch", "transformer-lens", "transformers")
+    # Not above: what is fuzzed must be imported by the fuzzer.
+    import lensprobe
+
+    names = ("torch", "transformer-lens", "transformers")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     today = datetime.date.today().isoformat()
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return f"{today}, Python {platform.python_version()}, {versions}; {machine}."
+    python = platform.python_version()
+    return f"{today}, lensprobe {lensprobe.__version__}, Python {python}, {versions}; {machine}."
