@@ -133,7 +133,7 @@ def over_checkpoints(
 class _Series:
     """What the checkpoints so far have left: rows and frames, no model."""
 
-    def __init__(self, analysis: Callable[[Any, Any], Result], table: str | None, total: int):
+    def __init__(self, analysis: Callable[[Any, Any], Any], table: str | None, total: int):
         self.analysis = analysis
         self.table = table
         self.total = total
