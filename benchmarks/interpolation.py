@@ -170,7 +170,7 @@ def main() -> None:
             "the obvious doubled pass": lambda: doubled(adapter, window),
         },
         # These are short: more rounds for the same drift.
-        3 * given.repeats,
+        max(6, 3 * given.repeats),
     )
     sampling = interleaved(
         {
@@ -180,7 +180,7 @@ def main() -> None:
         },
         given.repeats,
     )
-    loop = interleaved({"cached loop": lambda: walked(adapter, window, blend, 1)}, 1)
+    loop = interleaved({"cached loop": lambda: walked(adapter, window, blend, 1)}, 1, warm=False)
     sweeps = interleaved(
         {
             "sweep": lambda: cells(blend),
@@ -190,6 +190,7 @@ def main() -> None:
             "ten late passes alone": lambda: apart(late, False),
         },
         max(1, given.repeats // 3),
+        warm=False,
     )
     definition = by_definition(adapter, window, blend, 1, given.repeats)
     writing = by_definition(adapter, written, blend, begin, 1)
