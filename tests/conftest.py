@@ -18,6 +18,7 @@ if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 import importlib.metadata
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ import lensprobe as lp
 
 LEGACY = importlib.metadata.version("transformer-lens").startswith("3.")
 """Whether the installed TransformerLens is 3.9, where `HookedTransformer` is alive."""
+
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_call(item: pytest.Item) -> None:
