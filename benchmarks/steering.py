@@ -189,6 +189,28 @@ def sweeps(model, vector, asked, texts) -> list[tuple[str, float, float | None]]
     return rows
 
 
+def independent(model, vector, texts) -> list[tuple[str, float, float | None]]:
+    """Every third layer of the texts, against runs that share nothing: each has its own plain run."""
+    scales, layers = np.linspace(-2, 2, 9), range(1, model.cfg.n_layers, 3)
+    where = lp.positions.all() - lp.positions.front(1)
+    ids = torch.cat([model.to_tokens(text)[0] for text in texts])
+
+    def alone() -> None:
+        for layer in layers:
+            for scale in scales:
+                bare = lp.forward(model, texts, progress=False)
+                edits = [vector.add(float(scale), where, layers=layer)]
+                told(lp.forward(model, texts, edits=edits, progress=False), bare, ids)
+
+    def at_once() -> None:
+        options = {"scales": scales, "layers": layers, "positions": where, "progress": False}
+        lp.steering.sweep(model, texts, vector=vector, **options)
+
+    times = interleaved({"sweep": at_once, "independent runs": alone}, 1, warm=False)
+    ratio = times["sweep"] / times["independent runs"]
+    return [(f"{len(layers)} x 9 sweep / independent runs, texts", ratio, 1 / 3)]
+
+
 def answered(run, bare, ids) -> None:
     """What a sweep reads of questions: the odds of two answers, and the divergence."""
     scores = torch.from_numpy(run.logits)
@@ -223,6 +245,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--sweeps", action="store_true", help="the sweeps alone")
+    parser.add_argument("--independent", action="store_true", help="independent runs alone")
     given = parser.parse_args()
     data = os.environ.get("LENSPROBE_DATA")
     if not data or not (Path(data) / SET).is_file():
@@ -232,10 +255,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = folder_of("smollm2-135m", Path(name))
         model = lp.load(folder)
-        if not given.sweeps:
+        if not given.sweeps and not given.independent:
             against_rivals(model, folder, asked, given)
         vector = lp.steering.difference(model, asked, layers=LAYER, progress=False)
         texts = [q.question for q in asked[:2]]
+        rows = independent(model, vector, texts)
+        what = (
+            "Two texts, every third layer; each run has a plain run of its own to be compared with"
+        )
+        record("steering: independent runs", what, rows, write=given.write)
+        if given.independent:
+            return
         rows = sweeps(model, vector, asked[:3], texts)
     record(
         "steering: sweeps",

@@ -44,6 +44,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks first: they are the longest, and one that begins last leaves the others waiting."""
+    items.sort(key=lambda item: item.path.stem != "test_notebooks")
+
+
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Note in junit files which classes of model a test was given, for `docs/compatibility.md`."""
     given = getattr(item, "funcargs", {}).values()
