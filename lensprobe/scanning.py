@@ -31,6 +31,9 @@ R = TypeVar("R")
 Hooks = Mapping[str, Callable[[Tensor], None]]
 Ranges = Callable[[Batch], Sequence[tuple[int, int]]]
 
+LARGE = 2**20
+"""Bytes of a tensor worth asking the allocator to clean up after, which takes some milliseconds."""
+
 
 class Reading(Protocol):
     """What a scan reads: made once, asked for fresh hooks for every batch."""
@@ -210,14 +213,28 @@ def forward(
     cache = adapter.new_cache(len(tokens.ids)) if len(ranges) > 1 else None
     if cache is not None:
         cache.expect(tokens.ids.shape[1])
+        hooks = {name: _sparing(hook) for name, hook in hooks.items()}
     with hooked(adapter, hooks):
         for begin, end in ranges:
             part = None if mask is None else mask[:, begin:end]
             adapter.run(tokens.ids[:, begin:end], mask=part, stop=stop, cache=cache)
-            if cache is not None:
-                # Each chunk's scores are wider than the last one's and fit in no hole it left.
-                release_freed()
     return collect()
+
+
+def _sparing(hook: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+    """A hook after which memory that large tensors left goes back to the system.
+
+    Each chunk's scores are wider than the last one's and fit in no hole it left, and what a hook keeps
+    of one layer lies in the hole that the next layer's scores would have fitted: what is resident would
+    grow to several times what is in use.
+    """
+
+    def read(value: Tensor) -> None:
+        hook(value)
+        if value.nbytes >= LARGE:
+            release_freed()
+
+    return read
 
 
 def real_rows(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
