@@ -1,15 +1,19 @@
-"""The two scans against the forward passes they are made of, and their memory on a long corpus.
+"""The two scans against the passes they are made of and the loop they replace, and their memory.
 
-    python benchmarks/scans.py [--write]
+    LENSPROBE_DATA=... python benchmarks/scans.py [--write]
 
-Every rival reads the same batches in the same process, in turn, and medians are compared. "plain" is
-the hooked model called for logits; "transformers" is the same weights without TransformerLens.
+The loop over single sequences reads WikiText-2 from the folder that `LENSPROBE_DATA` names; without it
+that part says so and is left out. Every rival reads the same texts in the same process, in turn, and
+medians are compared. "plain" is the hooked model called for logits; "transformers" is the same weights
+without TransformerLens.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +32,7 @@ MASSIVE_LENGTH, SINK_LENGTH = 1024, 64
 MANY, FEW = 10_000, 100
 # Small enough that the few sequences fill a batch too.
 BATCH_TOKENS = 512
+PARAGRAPHS = 96
 
 
 def unhooked(name: str, attention: str) -> torch.nn.Module:
@@ -127,18 +132,99 @@ def measure_memory(name: str, write: bool) -> None:
     )
 
 
+def one_by_one(model: torch.nn.Module, sequences: list[torch.Tensor]) -> Callable[[], None]:
+    """Sun et al., section 2, as it is commonly run: each sequence alone through the whole model, each
+    block's output kept in main memory, its magnitudes sorted, the three largest and the median noted.
+    """
+
+    def run() -> None:
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(layer: int) -> Callable[..., None]:
+            def hook(module: torch.nn.Module, inputs: object, output: object) -> None:
+                state = output[0] if isinstance(output, tuple) else output
+                assert isinstance(state, torch.Tensor)
+                kept[layer] = state.detach().cpu().clone()
+
+            return hook
+
+        blocks = model.get_submodule("model.layers")
+        handles = [
+            block.register_forward_hook(keep(layer))
+            for layer, block in enumerate(blocks.children())
+        ]
+        noted = []
+        with torch.no_grad():
+            for ids in sequences:
+                model(ids[None])
+                for state in kept.values():
+                    size = state.abs()
+                    noted.append((size.flatten().sort(descending=True).values[:3], size.median()))
+        for handle in handles:
+            handle.remove()
+
+    return run
+
+
+def measure_loop(name: str, repeats: int, write: bool) -> None:
+    """Ratios of the loop over single sequences to the scans, on paragraphs and on whole articles."""
+    data = os.environ.get("LENSPROBE_DATA")
+    if data is None:
+        print("skipped: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
+        return
+    lines = (Path(data) / "wikitext-2" / "test.txt").read_text().split("\n")
+    paragraphs = [line for line in lines if len(line) > 1 and not line.strip().startswith("=")]
+    texts = {
+        "paragraphs": paragraphs[:: len(paragraphs) // PARAGRAPHS][:PARAGRAPHS],
+        "text of 1,024 tokens": [" ".join(paragraphs)[:16_000]],
+    }
+    model, plain = lp.load(name), unhooked(name, "sdpa")
+    rows: list[tuple[str, float, float | None]] = []
+    for what, chosen in texts.items():
+        windows = Corpus(adapter_for(model), chosen, length=MASSIVE_LENGTH).windows()
+        sequences = [torch.tensor(window.ids) for window in windows]
+        times = interleaved(
+            {
+                "loop": one_by_one(plain, sequences),
+                "massive": lambda chosen=chosen: lp.massive.scan(
+                    model, chosen, length=MASSIVE_LENGTH
+                ),
+                "sinks": lambda chosen=chosen: lp.sinks.scan(model, chosen, length=SINK_LENGTH),
+            },
+            repeats,
+        )
+        count = sum(len(ids) for ids in sequences)
+        rows += [
+            (f"massive scan / loop, {what}", times["massive"] / times["loop"], 1 / 5),
+            (f"sink scan / loop, {what}", times["sinks"] / times["loop"], None),
+            (f"tokens a second of the loop, {what}", count / times["loop"], None),
+            (f"tokens a second of the massive scan, {what}", count / times["massive"], None),
+            (f"tokens a second of the sink scan, {what}", count / times["sinks"], None),
+        ]
+    record(
+        "scans: loop",
+        f"{name}, float32, WikiText-2 test: {PARAGRAPHS} paragraphs, and a text cut into windows of "
+        f"{MASSIVE_LENGTH:,}; sinks in windows of {SINK_LENGTH}",
+        rows,
+        write=write,
+    )
+
+
 def main() -> None:
     """Measure and print; `--write` also refreshes the sections in RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only", choices=("time", "memory"))
+    parser.add_argument("--only", choices=("time", "memory", "loop"))
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    if given.only != "memory":
-        measure_time(given.model, given.repeats, given.write)
-    if given.only != "time":
-        measure_memory(given.model, given.write)
+    for part, measure in (
+        ("time", lambda: measure_time(given.model, given.repeats, given.write)),
+        ("memory", lambda: measure_memory(given.model, given.write)),
+        ("loop", lambda: measure_loop(given.model, given.repeats, given.write)),
+    ):
+        if given.only in (None, part):
+            measure()
 
 
 if __name__ == "__main__":
