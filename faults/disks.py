@@ -11,15 +11,17 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import tqdm.std
 
 import lensprobe as lp
 from lensprobe.errors import OutputError
+from lensprobe.models.adapter import adapter_for
 
 from . import Fault, NotHereError
-from .scans import KINDS, equal, finished, forked, pieces, scan, whole
+from .scans import KINDS, equal, finished, forked, pieces, scan, tiny, whole
 
 __all__ = ["FAULTS", "damaged"]
 
@@ -92,17 +94,18 @@ class _StopError(BaseException):
 
 
 def _stopped(chance: random.Random, kind: str, out: Path) -> None:
-    """A scan that ends after some of its passes."""
-    real, left = lp.scanning.forward, chance.randrange(1, 12)
+    """A run that ends after some of its passes."""
+    adapter = type(adapter_for(tiny()))
+    real, left = adapter.run, chance.randrange(1, 12)
 
-    def forward(*given: object) -> object:
+    def run(*given: Any, **options: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
             raise _StopError
-        return real(*given)  # pyright: ignore[reportArgumentType]
+        return real(*given, **options)
 
-    with mock.patch.object(lp.scanning, "forward", forward):
+    with mock.patch.object(adapter, "run", run):
         try:
             scan(kind, out)
         except _StopError:

@@ -29,7 +29,7 @@ from lensprobe.steering import SteeringVector, SteeringVectors
 
 from . import Fault
 from .disks import damaged
-from .scans import scan, tiny
+from .scans import KINDS, scan, tiny
 
 __all__ = ["FAULTS", "READERS", "Reader", "read"]
 
@@ -220,42 +220,70 @@ def _fuzzed(name: str) -> Callable[[random.Random, Path], str]:
 
 
 @cache
-def _run() -> dict[str, bytes]:
+def _run(kind: str) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        scan("massive", Path(folder))
-        return {file.name: file.read_bytes() for file in Path(folder).glob("[ms]*")}
+        scan(kind, Path(folder))
+        return {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in Path(folder).rglob("*")
+            if file.name == "manifest.json" or file.suffix == ".npz"
+        }
 
 
 def forged(chance: random.Random, folder: Path) -> str:
     """A run goes on at a piece whose checksum is right and whose content no scan would write."""
-    for name, content in _run().items():
+    kind = chance.choice(KINDS)
+    for name, content in _run(kind).items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    place = chance.choice(sorted(folder.glob("shard-*.npz")))
+    place = chance.choice(sorted(folder.rglob("shard-*.npz")))
     header, state = read_state(place)
     for name in chance.sample(sorted(state), chance.randrange(3)):
-        state[name] = chance.choice(
-            (
-                np.array(chance.choice(["Counts", "Moments", "TopK", "Earliest", "os.system", ""])),
-                np.zeros(chance.choice([(0,), (2,), (2, 3), ()])),
-                np.array([[chance.choice(EXTREMES[:7])]], np.int64),
-                np.full(3, np.nan),
-            )
-        )
+        state[name] = _other(chance, state[name])
     for name in chance.sample(sorted(header["facts"]), chance.randrange(2)):
-        header["facts"][name] = chance.choice([[], None, {"a": 3}, "x", -1, 2**70])
+        header["facts"][name] = chance.choice([[], None, {"a": 3}, "x", -1, 0, 2**70])
     if chance.random() < 0.3:
         del header["facts"][chance.choice(sorted(header["facts"]))]
     if chance.random() < 0.3:
         del state[chance.choice(sorted(state))]
+    if chance.random() < 0.2:
+        _shorten(chance, state)
     write_state(place, header, state)
     try:
-        scan("massive", folder)
+        scan(kind, folder)
     except LensprobeError as error:
         return type(error).__name__
     return "read"
 
 
+def _other(chance: random.Random, array: np.ndarray) -> np.ndarray:
+    """Something else in the place of an array: another shape, another type, or other numbers."""
+    number = chance.choice(EXTREMES[:7])
+    made = [
+        np.array(chance.choice(["Counts", "Moments", "TopK", "Earliest", "os.system", ""])),
+        np.zeros(chance.choice([(0,), (2,), (2, 3), ()])),
+        np.array([[number]], np.int64),
+        np.full(3, np.nan),
+    ]
+    if array.dtype.kind in "iuf":
+        made += [
+            np.full_like(array, chance.choice([-1, 0, 1, min(number, 2**31 - 1)])),
+            np.full(array.shape, chance.choice([np.nan, np.inf, -1.5])),
+            np.concatenate([array.reshape(-1)] * 2),
+            array[:-1] if array.ndim else array,
+        ]
+    return chance.choice(made)
+
+
+def _shorten(chance: random.Random, state: dict[str, np.ndarray]) -> None:
+    """All fields of one statistic lose their last entry, so that they still fit one another."""
+    owner = chance.choice(sorted({name.rpartition("/")[0] for name in state}))
+    for name, array in state.items():
+        if name.startswith(f"{owner}/") and array.ndim:
+            state[name] = array[:-1]
+
+
 FAULTS = (
     *(Fault(f"changed bytes: {name}", PROMISE, _fuzzed(name), 1000, 60, 60) for name in READERS),
-    Fault("a forged piece with a right checksum", PROMISE, forged, 60, 2, 60),
+    Fault("a forged piece with a right checksum", PROMISE, forged, 300, 5, 60),
 )

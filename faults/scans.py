@@ -1,4 +1,4 @@
-"""The scan that is disturbed: a tiny model, some texts, and what an undisturbed run gives."""
+"""The analyses that are disturbed: a tiny model, some texts, and what an undisturbed run gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,12 +22,33 @@ from tiny_models import write_gpt2_folder
 import lensprobe as lp
 from lensprobe.shards import keeping
 
-__all__ = ["TEXTS", "equal", "finished", "forked", "pieces", "scan", "small", "tiny", "whole"]
+__all__ = [
+    "KINDS",
+    "TEXTS",
+    "equal",
+    "finished",
+    "forked",
+    "pieces",
+    "scan",
+    "small",
+    "tiny",
+    "whole",
+]
 
 TEXTS = [f"Hello world, this is number {n}. " * (1 + n % 5) for n in range(60)]
-KINDS = ("massive", "sinks")
 PIECE = 200
-LOW = {"threshold": 0.05, "ratio": 4.0}
+BLEND = {"layer": 1, "weight": 0.5, "length": 24}
+ANALYSES: dict[str, Callable[..., Any]] = {
+    "massive": partial(lp.massive.scan, threshold=0.05, ratio=4.0),
+    "sinks": lp.sinks.scan,
+    "difference": lambda model, texts, **more: lp.steering.difference(
+        model, texts[::2], texts[1::2], method="pca", **more
+    ),
+    "score": partial(lp.interpolation.score, **BLEND),
+    "surprise": partial(lp.interpolation.surprise, lags=1, **BLEND),
+}
+KINDS = tuple(ANALYSES)
+"""Whatever streams and keeps what is finished."""
 
 
 @cache
@@ -44,15 +65,10 @@ def small() -> Iterator[None]:
 
 
 def scan(kind: str, out: Path, **options: Any) -> Any:
-    """`lp.massive.scan` or `lp.sinks.scan` of the texts, kept in a folder."""
-    given = {
-        "batch_tokens": 128,
-        "progress": False,
-        **(LOW if kind == "massive" else {}),
-        **options,
-    }
+    """One of the analyses of the texts, kept in a folder."""
+    given = {"batch_tokens": 128, "progress": False, **options}
     with small():
-        return getattr(lp, kind).scan(tiny(), TEXTS, out=out, **given)
+        return ANALYSES[kind](tiny(), TEXTS, out=out, **given)
 
 
 @cache

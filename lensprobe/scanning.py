@@ -45,6 +45,13 @@ class Reading(Protocol):
         """Hooks for one pass over this batch, and the call that gives its statistics afterwards."""
         ...
 
+    def check(self, part: Bundle) -> None:
+        """Refuse statistics that no batches leave.
+
+        Raises:
+            ValueError: other statistics, other shapes, or keys that do not fit together.
+        """
+
 
 class Scan:
     """One scan as it runs.
@@ -132,6 +139,10 @@ class Scan:
         part.read(windows)
         assert part.total is not None  # there are windows
         return part.total.state(), part.notes
+
+    def check(self, part: Bundle) -> None:
+        """See `Reading.check`."""
+        self.reading.check(part)
 
     def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
         """Add what was read elsewhere: its statistics, how much text they hold, what was noted."""

@@ -5,13 +5,18 @@ What `kill -9` does to them is tried in `faults/killing.py`.
 
 from __future__ import annotations
 
+from itertools import product
+
+import numpy as np
 import pandas as pd
 import pytest
 
 import lensprobe as lp
+from faults import scans
 from faults.scans import equal
 from lensprobe.errors import ArgumentError, Interrupted, OutputError
 from lensprobe.shards import keeping
+from lensprobe.shards.files import read_state, write_state
 
 TEXTS = [f"Hello world, this is number {n}. " * (1 + n % 5) for n in range(40)]
 LOW = {"threshold": 0.05, "ratio": 4.0}
@@ -90,3 +95,87 @@ def test_what_is_another_run_is_refused(tiny_gpt2, tiny_llama, scan, tmp_path):
         pytest.raises(ArgumentError, match="hooks of your own"),
     ):
         scan(tiny_gpt2, TEXTS, out=tmp_path / "other")
+
+
+# ---- pieces that somebody else made ----------------------------------------------------------------
+
+
+def forge(place, change):
+    """Change what a piece holds; its checksum is right again."""
+    header, state = read_state(place)
+    change(header["facts"], state)
+    write_state(place, header, state)
+
+
+def other_shape(facts, state):
+    """One statistic of another shape, whose own fields fit one another."""
+    owner = next(name for name in state if name.endswith("/mean")).rpartition("/")[0]
+    for name, array in state.items():
+        if name.startswith(f"{owner}/") and array.ndim:
+            state[name] = array[:0]
+
+
+def no_shape(facts, state):
+    """One field alone has another shape."""
+    state[next(name for name in sorted(state) if state[name].ndim)] = np.zeros((2, 3, 4))
+
+
+def fewer(facts, state):
+    del state[sorted(state)[0]]
+
+
+def lies(facts, state):
+    facts["sequences"] = 0
+
+
+def words(facts, state):
+    facts["notes"] = "abc"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        *product(("massive", "sinks", "difference"), (other_shape, no_shape, fewer, lies, words)),
+        *product(("score", "surprise"), (no_shape, fewer)),
+    ],
+)
+def test_a_forged_piece_is_refused_wherever_it_is(kind, change, tmp_path):
+    scans.scan(kind, tmp_path)
+    pieces = sorted(tmp_path.rglob("shard-*.npz"))
+    # Nothing was there yet that the first one could be compared with.
+    place = pieces[0 if change is other_shape else 2]
+    good = place.read_bytes()
+    forge(place, change)
+    with pytest.raises(OutputError, match=r"is damaged: it holds other|does not say what it holds"):
+        scans.scan(kind, tmp_path)
+    place.write_bytes(good)
+    assert scans.scan(kind, tmp_path)
+
+
+def keyed(name, field, number):
+    def change(facts, state):
+        state[f"{name}/{field}"] = np.full_like(state[f"{name}/{field}"], number)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("massive", keyed("hits", "keys", 99)),
+        ("massive", keyed("places", "keys", 0)),
+        ("massive", keyed("tokens", "keys", 2**40)),
+        ("massive", keyed("hits", "count", 0)),
+        ("massive", keyed("landscape", "ids", -1)),
+        ("sinks", keyed("tokens", "keys", 99)),
+        ("sinks", keyed("tokens", "counts", -1)),
+        ("score", keyed("windows", "of ids", 2**40)),
+        ("score", keyed("windows", "of place", 99)),
+        ("surprise", keyed("windows", "keys", -1)),
+    ],
+)
+def test_keys_that_name_nothing_are_refused(kind, change, tmp_path):
+    scans.scan(kind, tmp_path)
+    forge(min(tmp_path.rglob("shard-*.npz")), change)
+    with pytest.raises(OutputError, match="is damaged: it holds other statistics"):
+        scans.scan(kind, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from hypothesis.extra import numpy as hnp
 from lensprobe.statistics import (
     Bundle,
     Counts,
+    Covariance,
     Earliest,
     Histogram,
     KeyedMoments,
     Moments,
+    Reservoir,
+    Rows,
     TopK,
 )
 
@@ -223,3 +227,78 @@ def test_what_does_not_fit_is_refused(one, two):
 def test_wrong_shapes_are_refused(wrong):
     with pytest.raises(ValueError, match=r"shape|ascending|at least"):
         wrong()
+
+
+# ---- states that fit nothing ----------------------------------------------------------------------
+
+
+def filled() -> dict[str, Any]:
+    """One of each statistic with a few observations."""
+    drawn, ids = np.random.default_rng(0).normal(size=(5, 2, 3)), np.arange(5)
+    parts = {
+        "Counts": Counts(2),
+        "Covariance": Covariance(3, (2,)),
+        "Earliest": Earliest(),
+        "Histogram": Histogram(np.arange(3.0)),
+        "KeyedMoments": KeyedMoments(2),
+        "Moments": Moments((2, 3)),
+        "Reservoir": Reservoir(4, (2, 3)),
+        "Rows": Rows(2),
+        "TopK": TopK(3),
+    }
+    pairs = np.column_stack([ids, ids])
+    parts["Counts"].update(pairs)
+    parts["Earliest"].update((0, 1), values=drawn[0])
+    parts["Histogram"].update(drawn)
+    parts["KeyedMoments"].update(pairs, drawn[:, 0, 0])
+    parts["Reservoir"].update(ids, drawn)
+    parts["TopK"].update(drawn[:, 0, 0], ids, ids, ids)
+    for name in ("Covariance", "Moments"):
+        parts[name].update(drawn)
+    for row in ids.tolist():
+        parts["Rows"].update((row, 0), a=ids[:row], b=drawn[row, 0])
+    return parts
+
+
+ODD = {
+    "text": lambda array: np.full(array.shape, "os.system"),
+    "an axis more": lambda array: array[None],
+    "an entry less": lambda array: array[:-1],
+    "an entry more": lambda array: np.concatenate([array, array[-1:]]),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_state_whose_fields_do_not_fit_is_refused(odd):
+    for name, part in filled().items():
+        for field, array in part.state().items():
+            # What came first may be of any shape.
+            free = name == "Earliest" and odd != "text"
+            if free or (not array.ndim and "entry" in odd):
+                continue
+            with pytest.raises(ValueError, match=r"not numbers|ascending numbers"):
+                type(part).from_state({**part.state(), field: ODD[odd](array)})
+
+
+def test_a_state_that_lacks_a_field_is_refused():
+    for name, part in filled().items():
+        for field in part.state().keys() - ({"values"} if name == "Earliest" else set()):
+            rest = {other: array for other, array in part.state().items() if other != field}
+            with pytest.raises((KeyError, ValueError)):
+                type(part).from_state(rest)
+
+
+def test_what_was_observed_otherwise_is_not_merged():
+    others = {
+        "Counts": Counts(1),
+        "Covariance": Covariance(2),
+        "Histogram": Histogram(np.arange(4.0)),
+        "KeyedMoments": KeyedMoments(3),
+        "Moments": Moments((3,)),
+        "Reservoir": Reservoir(4, (3,)),
+        "Rows": Rows(1),
+        "TopK": TopK(2),
+    }
+    for name, other in others.items():
+        with pytest.raises(ValueError, match="cannot merge"):
+            filled()[name].merge(other)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..corpus import Batch
+from ..corpus import Batch, Window
 from ..costs import Plan
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
@@ -117,7 +117,7 @@ def score(
         if out is None
         else Keeper(out, "interpolation.score", {**blend.provenance(), "reference": reference})
     )
-    read.read(work, progress=progress, keeper=keeper)
+    read.read(work, progress=progress, keeper=keeper, left=left)
     facts = {**read.provenance(), "blend": blend.provenance(), "seed": chosen}
     facts["notes"] += unseen(blend)
     result = score_result(adapter, read.windows, read.answers, facts)
@@ -134,6 +134,19 @@ def unseen(blend: Blend) -> list[str]:
     if last not in blend.layers:
         return []
     return [f"layer {last} is the last: no later block looks back at what is blended after it"]
+
+
+def counted(window: Window) -> slice:
+    """The columns whose predictions count. Column k predicts token k + 1; a window's first tokens
+    may be an earlier one's."""
+    return slice(max(1, window.again) - 1, len(window.ids) - 1)
+
+
+def left(window: Window) -> dict[str, int]:
+    """How many numbers `scored` gives of a window."""
+    new = counted(window)
+    names = ("loss", "rank", "plain_loss", "plain_rank")
+    return dict.fromkeys(names, new.stop - new.start)
 
 
 def scored(blend: Blend, batch: Batch, *, reference: bool) -> list[dict[str, np.ndarray]]:
@@ -155,8 +168,7 @@ def scored(blend: Blend, batch: Batch, *, reference: bool) -> list[dict[str, np.
     }
     answers = []
     for row, window in enumerate(batch.windows):
-        # Column k predicts token k + 1; a window's first tokens may be an earlier one's.
-        new = slice(max(1, window.again) - 1, len(window.ids) - 1)
+        new = counted(window)
         answer = {name: values[row, new] for name, values in arrays.items()}
         nothing = np.full(len(answer["loss"]), np.nan, np.float32)
         answers.append({"plain_loss": nothing, "plain_rank": nothing, **answer})

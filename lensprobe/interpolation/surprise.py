@@ -21,7 +21,7 @@ from ..shards.keeping import Keeper
 from ..statistics import ends, interval, resampled
 from ..tokens import Bos
 from .blend import Norm, Target, resolve_blend
-from .score import scored, unseen
+from .score import left, scored, unseen
 from .texts import Texts
 
 __all__ = ["DECILES", "Surprise", "surprise"]
@@ -145,7 +145,7 @@ def surprise(
     if current("dry_run", dry_run):
         return read.plan(work, {**adapter.provenance(), "blend": blend.provenance()})
     keeper = None if out is None else Keeper(out, "interpolation.surprise", blend.provenance())
-    read.read(work, progress=progress, keeper=keeper)
+    read.read(work, progress=progress, keeper=keeper, left=left)
     provenance = {**read.provenance(), "blend": blend.provenance(), "seed": chosen}
     provenance["notes"] += unseen(blend)
     result = surprise_result(read.answers, read.documents, lags, provenance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import tokens_that_fit
 from ..settings import OnError, Progress
 from ..shards.keeping import Keeper
-from ..statistics import Bundle, Rows
+from ..statistics import Bundle, Rows, inside
 from ..tokens import Bos
 from .blended import plain_path
 
@@ -32,6 +32,8 @@ ROWS = "windows"
 
 T = TypeVar("T")
 Work = Callable[[Batch], Sequence[T]]
+Left = Callable[[Window], Mapping[str, int]]
+"""What a window leaves: how many numbers of each name."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Texts(Generic[T]):
     notes: list[str] = field(default_factory=list)
     complete: bool = True
     work: Work[T] | None = None
+    left: Left | None = None
 
     @classmethod
     def of(
@@ -88,7 +91,12 @@ class Texts(Generic[T]):
         return self.corpus.adapter
 
     def read(
-        self, work: Work[T], *, progress: Progress | None, keeper: Keeper | None = None
+        self,
+        work: Work[T],
+        *,
+        progress: Progress | None,
+        keeper: Keeper | None = None,
+        left: Left | None = None,
     ) -> None:
         """Fill `answers` with what `work` makes of each batch; Ctrl-C leaves what is finished.
 
@@ -96,6 +104,7 @@ class Texts(Generic[T]):
             work: gives an answer for each window of a batch; for a keeper, arrays by name.
             progress: see `lp.options`.
             keeper: keeps finished pieces in a folder; without one nothing touches the disk.
+            left: what a keeper's pieces must hold of each window.
 
         Raises:
             ArgumentError: a text of one token, ids that the model does not have, no memory for a
@@ -109,7 +118,7 @@ class Texts(Generic[T]):
                 bar.total = self.corpus.expected_tokens()
                 bar.update(self.corpus.read.tokens - bar.n)
 
-            self.work = work
+            self.work, self.left = work, left
             try:
                 if keeper is None:
                     self._read(None, show)
@@ -145,6 +154,21 @@ class Texts(Generic[T]):
             place = {"ids": np.array(window.ids), "place": np.array([window.again, window.begin])}
             rows.update((window.document, window.index), **place, **answer)
         return Bundle({ROWS: rows}).state(), part.notes
+
+    def check(self, part: Bundle) -> None:
+        """See `shards.run.Run`."""
+        Bundle({ROWS: Rows(2)}).check(part)
+        for (document, index), arrays in part[ROWS].result().items():
+            ids, place = arrays.pop("ids"), arrays.pop("place")
+            if place.shape != (2,) or {ids.dtype.kind, place.dtype.kind} != {"i"}:
+                raise ValueError(f"a window of text {document} without tokens or a place")
+            again, begin = place.tolist()
+            inside(ids[:, None], (0, self.adapter.d_vocab))
+            inside(np.array([[document, index, begin, again]]), *[(0, None)] * 3, (0, len(ids)))
+            window = Window(document, index, tuple(ids.tolist()), again, begin)
+            found = {name: len(array) for name, array in arrays.items()}
+            if self.left is None or found != self.left(window):
+                raise ValueError(f"a window of {len(ids)} tokens left {found}")
 
     def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
         """Add what was read alone."""

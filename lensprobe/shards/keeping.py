@@ -120,12 +120,15 @@ class Keeper:
 
 def _take(scan: Run, done: Done) -> None:
     try:
-        scan.take(Bundle.from_state(done.state), done.piece.tally, done.notes)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        part = Bundle.from_state(done.state)
+        scan.check(part)
+    except (KeyError, ValueError) as error:
         # A file may be whole and yet hold what no run of this kind has written.
         raise OutputError(
-            f"piece {done.piece.number} holds other statistics than this run's ({error!r})."
+            f"piece {done.piece.number} is damaged: it holds other statistics than this run's "
+            f"({error}). Delete its file, and it is read again."
         ) from error
+    scan.take(part, done.piece.tally, done.notes)
 
 
 class _Nowhere:

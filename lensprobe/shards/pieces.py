@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,7 @@ def _next(
 
 
 def _again(corpus: Source, stream: Iterator[tuple[int, tuple[str, Any]]], kept: Kept) -> Piece:
-    facts = dict(kept.facts)
-    facts.pop("notes", None)
-    before = facts.pop("fingerprint", None)
-    kinds = {name: type(value) for name, value in vars(Tally()).items()}
-    if any(type(value) is not kinds.get(name) for name, value in facts.items()):
-        raise OutputError(f"a kept piece does not say what it holds: {facts}.")
-    tally = Tally(**facts)
+    tally, before = _said(kept.facts)
     count = tally.documents + tally.skipped
     texts = [_bytes(text) for _, (_, (_, text)) in zip(range(count), stream, strict=False)]
     if fingerprint(*texts) != before:
@@ -107,6 +101,27 @@ def _again(corpus: Source, stream: Iterator[tuple[int, tuple[str, Any]]], kept: 
     if tally.skipped and not corpus.skips:
         raise ArgumentError(f'{tally.reasons[0]} An earlier run skipped it, with on_error="skip".')
     return Piece(0, (), tally, before)
+
+
+def _said(facts: Mapping[str, Any]) -> tuple[Tally, str]:
+    """What a kept piece says that it holds, and the fingerprint of its texts."""
+    facts = dict(facts)
+    before, notes = facts.pop("fingerprint", None), facts.pop("notes", [])
+    kinds = {name: type(value) for name, value in vars(Tally()).items()}
+    told = {name: type(value) for name, value in facts.items()} == kinds
+    if told:
+        tally = Tally(**facts)
+        counts = (tally.documents, tally.split, tally.short, tally.skipped)
+        # A document has one sequence at least, and a sequence one token.
+        told = min(counts) >= 0 and max(1, tally.documents) <= tally.sequences <= tally.tokens
+        told = told and bool(tally.reasons) == bool(tally.skipped)
+        if told and _words(tally.reasons) and _words(notes) and isinstance(before, str):
+            return tally, before
+    raise OutputError(f"a kept piece does not say what it holds: {facts}.")
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _bytes(text: Any) -> bytes:

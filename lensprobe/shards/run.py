@@ -52,5 +52,12 @@ class Run(Protocol):
         """The state of the statistics of these and no others, and what was noted of them."""
         ...
 
+    def check(self, part: Bundle) -> None:
+        """Refuse statistics that this run cannot have left.
+
+        Raises:
+            ValueError: other statistics than `take` adds.
+        """
+
     def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
         """Add what was read elsewhere."""

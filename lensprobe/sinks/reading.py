@@ -16,7 +16,7 @@ from ..models.adapter import Adapter
 from ..models.learned import has_learned_sinks
 from ..running.attention import attention_to
 from ..scanning import Hooks, real_rows
-from ..statistics import Bundle, Counts, KeyedMoments, Moments
+from ..statistics import Bundle, Counts, KeyedMoments, Moments, inside
 from .heads import HeadStatistics, head_statistics
 from .outliers import Outliers
 
@@ -77,6 +77,7 @@ class SinkReading:
         self.heads = adapter.n_heads
         self.kv_shape = (adapter.n_kv_heads, adapter.d_head)
         self.learned = has_learned_sinks(adapter)
+        self.vocabulary = adapter.d_vocab
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -94,6 +95,43 @@ class SinkReading:
             for index, name in enumerate(self.names[site])
         }
         return hooks, seen.collect
+
+    def blank(self) -> Bundle:
+        """The statistics of no sequence at all."""
+        layers = len(self.layers)
+        heads, groups = (layers, self.heads), (layers, self.kv_shape[0])
+        return Bundle(
+            {
+                "attention": Moments((*heads, self.keys)),
+                "sinks": Moments((len(self.epsilons), *heads, self.keys)),
+                "entropy": Moments(heads),
+                "remainder": Moments(heads),
+                "mass": Moments(heads),
+                "massive": Counts(2),
+                "value": Moments(groups),
+                "others": Moments(groups),
+                "secondary": KeyedMoments(3),
+                "lengths": Counts(1),
+                "tokens": Counts(2),
+                "passes": Counts(2),
+                "nonfinite": Counts(1),
+            }
+        )
+
+    def check(self, part: Bundle) -> None:
+        """See `scanning.Reading`."""
+        self.blank().check(part)
+        keys = {
+            name: part[name].state()["keys"]
+            for name in ("massive", "secondary", "tokens", "passes", "nonfinite")
+        }
+        layers, ids = (0, len(self.layers)), (0, self.vocabulary)
+        inside(keys["massive"], (0, None), ids)
+        inside(keys["secondary"], layers, (0, None), ids)
+        inside(keys["tokens"], (0, self.keys), ids)
+        inside(keys["nonfinite"], layers)
+        if not len(keys["passes"]):
+            raise ValueError("statistics of no pass")
 
 
 def entropies(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query"]:
@@ -180,22 +218,15 @@ class _Seen:
         attention = np.full((*mean.shape[:3], reading.keys), np.nan)
         few = min(width, reading.keys)
         attention[..., :few] = mean[..., :few]
-        shape = attention.shape[1:]
-        parts = {
-            "attention": Moments(shape),
-            "sinks": Moments((len(reading.epsilons), *shape)),
-            "entropy": Moments.stack(self.entropy),
-            "remainder": Moments.stack(self.remainder),
-            "mass": Moments(shape[:2]),
-            "massive": Counts(2),
-            "value": Moments.stack([first for first, _ in self.norms]),
-            "others": Moments.stack([others for _, others in self.norms]),
-            "secondary": self._secondary(mean, queries),
-            "lengths": Counts(1),
-            "tokens": Counts(2),
-            "passes": Counts(2),
-            "nonfinite": Counts(1),
+        parts = reading.blank()
+        by_layer = {
+            "entropy": self.entropy,
+            "remainder": self.remainder,
+            "value": [first for first, _ in self.norms],
+            "others": [others for _, others in self.norms],
         }
+        parts.parts |= {name: Moments.stack(each) for name, each in by_layer.items()}
+        parts.parts["secondary"] = self._secondary(mean, queries)
         parts["attention"].update(attention)
         above = np.stack([attention > epsilon for epsilon in reading.epsilons], axis=1)
         parts["sinks"].update(np.where(np.isfinite(attention)[:, None], above, np.nan))
@@ -209,7 +240,7 @@ class _Seen:
         parts["passes"].update(np.array([[max(self.ranges), len(self.ranges)]]))
         early = self.positions < reading.keys
         parts["tokens"].update(self._with_tokens(self.rows[early], self.positions[early]))
-        return Bundle(parts)
+        return parts
 
     def _mass(self, massive: np.ndarray) -> np.ndarray:
         """`[batch L H]`: attention to all marked positions, mean over queries from the first on."""

@@ -158,6 +158,17 @@ class _Reading:
             hooks[self.keys[index]] = partial(seen.key, index)
         return hooks, seen.collect
 
+    def blank(self) -> Bundle:
+        """The statistics of no sequence at all."""
+        shape = (len(self.layers), self.heads)
+        return Bundle(
+            {f"{side}{name}": Moments(shape) for name in MEASURES for side in ("", "other_")}
+        )
+
+    def check(self, part: Bundle) -> None:
+        """See `scanning.Reading`."""
+        self.blank().check(part)
+
     def by_head(self, x: Tensor, heads: int) -> Tensor:
         """`[batch pos head d_head]` float32 of what a hook sees, all heads, keys shared out."""
         x = x.detach().float().flatten(2).unflatten(-1, (heads, -1))
@@ -229,16 +240,14 @@ class _Seen:
 
     def collect(self) -> Bundle:
         """The statistics of the batch."""
-        parts: dict[str, Moments] = {}
-        shape = (len(self.reading.layers), self.reading.heads)
+        parts = self.reading.blank()
         usable = self.after.any(1).numpy()
         for name in MEASURES:
             for which, label in enumerate((name, f"other_{name}")):
-                found = [self.found[name, n][which] for n in range(shape[0])]
+                found = [self.found[name, n][which] for n in range(len(self.reading.layers))]
                 table = torch.stack(found, 1).cpu().numpy()
-                parts[label] = Moments(shape)
                 parts[label].update(table[usable])
-        return Bundle(parts)
+        return parts
 
 
 def _finish(run: Scan, complete: bool) -> SinkValues:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from .bundle import Bundle, Earliest
 from .counting import Counts, Histogram
 from .covariance import Covariance
+from .fields import inside
 from .intervals import difference, ends, interval, resampled
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
@@ -30,6 +31,7 @@ __all__ = [
     "TopK",
     "difference",
     "ends",
+    "inside",
     "interval",
     "resampled",
 ]

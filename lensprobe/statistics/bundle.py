@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from .counting import Counts, Histogram
 from .covariance import Covariance
+from .fields import floats, whole
 from .moments import KeyedMoments, Moments
 from .ranking import TopK
 from .reservoir import Reservoir
@@ -20,6 +21,9 @@ __all__ = ["Accumulator", "Bundle", "Earliest"]
 
 class Accumulator(Protocol):
     """What every statistic can do; `update` differs by what is observed."""
+
+    def check(self, other: Any) -> None:
+        """Refuse another value of the same type that cannot be merged."""
 
     def merge(self, other: Any) -> None:
         """Add what another value of the same type has seen."""
@@ -45,6 +49,9 @@ class Earliest:
         if self.order is None or order < self.order:
             self.order, self.arrays = order, arrays
 
+    def check(self, other: Earliest) -> None:
+        """Any other can be merged."""
+
     def merge(self, other: Earliest) -> None:
         """Take the other's observation if it comes earlier."""
         if other.order is not None:
@@ -56,11 +63,18 @@ class Earliest:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
         new = cls()
-        arrays = dict(state)
-        new.order = tuple(arrays.pop("order").tolist()) or None
-        new.arrays = arrays
+        new.order = tuple(whole(state, "order", None, least=None).tolist()) or None
+        new.arrays = {
+            name: floats(state, name, *array.shape)
+            for name, array in state.items()
+            if name != "order"
+        }
         return new
 
     def result(self) -> dict[str, np.ndarray]:
@@ -81,16 +95,26 @@ class Bundle:
     def __getitem__(self, name: str) -> Any:
         return self.parts[name]
 
-    def merge(self, other: Bundle) -> None:
-        """Merge each statistic with the other's of the same name.
+    def check(self, other: Bundle) -> None:
+        """Refuse what cannot be merged, before any of it is.
 
         Raises:
-            ValueError: the names or the types differ.
+            ValueError: the names, the types or the shapes differ.
         """
         mine = {name: type(part) for name, part in self.parts.items()}
         theirs = {name: type(part) for name, part in other.parts.items()}
         if mine != theirs:
             raise ValueError(f"cannot merge {sorted(theirs)} into {sorted(mine)}")
+        for name, part in self.parts.items():
+            part.check(other.parts[name])
+
+    def merge(self, other: Bundle) -> None:
+        """Merge each statistic with the other's of the same name.
+
+        Raises:
+            ValueError: the names, the types or the shapes differ; nothing has been merged then.
+        """
+        self.check(other)
         for name, part in self.parts.items():
             part.merge(other.parts[name])
 
@@ -104,7 +128,11 @@ class Bundle:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no bundle, or not all of it is there.
+        """
         fields: dict[str, dict[str, np.ndarray]] = {}
         for path, array in state.items():
             name, _, field = path.rpartition("/")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from typing_extensions import Self
 
+from .fields import floats, whole
+
 __all__ = ["Counts", "Histogram"]
 
 
@@ -41,8 +43,22 @@ class Counts:
         for key, count in zip(map(tuple, unique.tolist()), sums.tolist(), strict=True):
             self._counts[key] = self._counts.get(key, 0) + count
 
+    def check(self, other: Counts) -> None:
+        """Refuse what cannot be merged: keys of another width.
+
+        Raises:
+            ValueError: it differs.
+        """
+        if other.width != self.width:
+            raise ValueError(f"cannot merge keys of {other.width} numbers into {self.width}")
+
     def merge(self, other: Counts) -> None:
-        """Add the occurrences behind another value."""
+        """Add the occurrences behind another value.
+
+        Raises:
+            ValueError: its keys have another width.
+        """
+        self.check(other)
         for key, count in other._counts.items():
             self._counts[key] = self._counts.get(key, 0) + count
 
@@ -56,9 +72,14 @@ class Counts:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
-        new = cls(state["keys"].shape[1])
-        new.update(state["keys"], state["counts"])
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
+        keys = whole(state, "keys", None, None, least=None)
+        new = cls(keys.shape[1])
+        new.update(keys, whole(state, "counts", len(keys)))
         return new
 
     def result(self) -> dict[tuple[int, ...], int]:
@@ -97,14 +118,22 @@ class Histogram:
         self.counts = self.counts + found[1:-1]
         self.outside = self.outside + np.array([found[0], found[-1], nan.sum()])
 
+    def check(self, other: Histogram) -> None:
+        """Refuse what cannot be merged: other edges.
+
+        Raises:
+            ValueError: it differs.
+        """
+        if not np.array_equal(self.edges, other.edges):
+            raise ValueError("cannot merge histograms with different edges")
+
     def merge(self, other: Histogram) -> None:
         """Add the values behind another histogram.
 
         Raises:
             ValueError: its edges differ.
         """
-        if not np.array_equal(self.edges, other.edges):
-            raise ValueError("cannot merge histograms with different edges")
+        self.check(other)
         self.counts = self.counts + other.counts
         self.outside = self.outside + other.outside
 
@@ -114,9 +143,14 @@ class Histogram:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
-        new = cls(state["edges"])
-        new.counts, new.outside = np.array(state["counts"]), np.array(state["outside"])
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
+        new = cls(floats(state, "edges", None))
+        new.counts = whole(state, "counts", *new.counts.shape)
+        new.outside = whole(state, "outside", *new.outside.shape)
         return new
 
     def result(self) -> dict[str, np.ndarray]:

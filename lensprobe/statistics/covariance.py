@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from typing_extensions import Self
 
+from .fields import floats, whole
+
 __all__ = ["Covariance"]
 
 FIELDS = ("mean", "scatter", "cubic", "quartic")
@@ -61,14 +63,22 @@ class Covariance:
     def _empty(self) -> Self:
         return type(self)(self.mean.shape[-1], self.mean.shape[:-1])
 
+    def check(self, other: Covariance) -> None:
+        """Refuse what cannot be merged: observations of another shape.
+
+        Raises:
+            ValueError: it differs.
+        """
+        if other.mean.shape != self.mean.shape:
+            raise ValueError(f"cannot merge {other.mean.shape} into {self.mean.shape}")
+
     def merge(self, other: Covariance) -> None:
         """Add the observations behind another value of the same shape.
 
         Raises:
             ValueError: the shapes differ.
         """
-        if other.mean.shape != self.mean.shape:
-            raise ValueError(f"cannot merge {other.mean.shape} into {self.mean.shape}")
+        self.check(other)
         total = self.count + other.count
         if not other.count:
             return
@@ -100,12 +110,16 @@ class Covariance:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
-        shape = state["mean"].shape
-        new = cls(shape[-1], shape[:-1])
-        new.count = int(state["count"])
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
+        *shape, width = state["mean"].shape
+        new = cls(width, tuple(shape))
+        new.count = int(whole(state, "count"))
         for name in FIELDS:
-            setattr(new, name, np.array(state[name]))
+            setattr(new, name, floats(state, name, *getattr(new, name).shape, finite=True))
         return new
 
     def result(self) -> dict[str, np.ndarray]:

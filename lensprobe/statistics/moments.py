@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from typing_extensions import Self
 
+from .fields import floats, whole
+
 __all__ = ["KeyedMoments", "Moments"]
 
 FIELDS = ("count", "mean", "m2", "low", "high")
@@ -63,14 +65,22 @@ class Moments:
         part.high = np.where(use, values, -np.inf).max(0)
         return part
 
+    def check(self, other: Moments) -> None:
+        """Refuse what cannot be merged: observations of another shape.
+
+        Raises:
+            ValueError: it differs.
+        """
+        if other.shape != self.shape:
+            raise ValueError(f"cannot merge moments of shape {other.shape} into {self.shape}")
+
     def merge(self, other: Moments) -> None:
         """Add the observations behind another value of the same shape.
 
         Raises:
             ValueError: the shapes differ.
         """
-        if other.shape != self.shape:
-            raise ValueError(f"cannot merge moments of shape {other.shape} into {self.shape}")
+        self.check(other)
         total = self.count + other.count
         # An element that nothing was seen of would divide by zero; any divisor does.
         share = other.count / np.maximum(total, 1)
@@ -93,10 +103,15 @@ class Moments:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
         new = cls(state["count"].shape)
-        for name in FIELDS:
-            setattr(new, name, np.array(state[name]))
+        new.count = whole(state, "count", *new.shape)
+        for name in FIELDS[1:]:
+            setattr(new, name, floats(state, name, *new.shape))
         return new
 
     def result(self) -> dict[str, np.ndarray]:
@@ -145,8 +160,22 @@ class KeyedMoments:
             old = self._rows.get(key)
             self._rows[key] = list(row) if old is None else _merged(old, row)
 
+    def check(self, other: KeyedMoments) -> None:
+        """Refuse what cannot be merged: keys of another width.
+
+        Raises:
+            ValueError: it differs.
+        """
+        if other.width != self.width:
+            raise ValueError(f"cannot merge keys of {other.width} numbers into {self.width}")
+
     def merge(self, other: KeyedMoments) -> None:
-        """Add the observations behind another value."""
+        """Add the observations behind another value.
+
+        Raises:
+            ValueError: its keys have another width.
+        """
+        self.check(other)
         for key, row in other._rows.items():
             old = self._rows.get(key)
             self._rows[key] = list(row) if old is None else _merged(old, row)
@@ -164,9 +193,16 @@ class KeyedMoments:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
-        new = cls(state["keys"].shape[1])
-        new._add(state["keys"], *(state[name] for name in FIELDS))
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
+        keys = whole(state, "keys", None, None, least=None)
+        count = whole(state, "count", len(keys), least=1)
+        rest = (floats(state, name, len(keys), finite=True) for name in FIELDS[1:])
+        new = cls(keys.shape[1])
+        new._add(keys, count, *rest)
         return new
 
     def result(self) -> dict[str, np.ndarray]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from typing_extensions import Self
 
+from .fields import floats, whole
+
 __all__ = ["TopK"]
 
 PLACES = ("document", "position", "dim")
@@ -54,14 +56,22 @@ class TopK:
         order = np.lexsort((places[:, 2], places[:, 1], places[:, 0], -values))[: self.k]
         self.values, self.places = values[order], places[order]
 
+    def check(self, other: TopK) -> None:
+        """Refuse what cannot be merged: another number of values.
+
+        Raises:
+            ValueError: it differs.
+        """
+        if other.k != self.k:
+            raise ValueError(f"cannot merge the largest {other.k} into the largest {self.k}")
+
     def merge(self, other: TopK) -> None:
         """Add the values behind another ranking.
 
         Raises:
             ValueError: it keeps another number of values.
         """
-        if other.k != self.k:
-            raise ValueError(f"cannot merge the largest {other.k} into the largest {self.k}")
+        self.check(other)
         self._keep(other.values, other.places)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -70,9 +80,14 @@ class TopK:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
-        new = cls(int(state["k"]))
-        new.values, new.places = np.array(state["values"]), np.array(state["places"])
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
+        new = cls(int(whole(state, "k")))
+        new.values = floats(state, "values", None)
+        new.places = whole(state, "places", len(new.values), len(PLACES), least=None)
         return new
 
     def result(self) -> dict[str, np.ndarray]:

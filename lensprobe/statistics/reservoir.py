@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from typing_extensions import Self
 
+from .fields import floats, whole
+
 __all__ = ["Reservoir"]
 
 
@@ -44,15 +46,23 @@ class Reservoir:
         chosen = chosen[np.argsort(numbers[chosen])]
         self.numbers, self.values = numbers[chosen], values[chosen]
 
+    def check(self, other: Reservoir) -> None:
+        """Refuse what cannot be merged: another size, seed or shape.
+
+        Raises:
+            ValueError: it differs.
+        """
+        mine, theirs = ((r.size, r.seed, r.values.shape[1:]) for r in (self, other))
+        if mine != theirs:
+            raise ValueError(f"cannot merge a sample {theirs} into {mine}")
+
     def merge(self, other: Reservoir) -> None:
         """Add the observations behind another sample.
 
         Raises:
             ValueError: its size, seed or shape differs.
         """
-        mine, theirs = ((r.size, r.seed, r.values.shape[1:]) for r in (self, other))
-        if mine != theirs:
-            raise ValueError(f"cannot merge a sample {theirs} into {mine}")
+        self.check(other)
         self.count += other.count
         self._keep(other.numbers, other.values)
 
@@ -68,10 +78,16 @@ class Reservoir:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
-        new = cls(int(state["size"]), state["values"].shape[1:], int(state["seed"]))
-        new.count = int(state["count"])
-        new.numbers, new.values = np.array(state["numbers"]), np.array(state["values"])
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
+        size, seed, count = (int(whole(state, name)) for name in ("size", "seed", "count"))
+        numbers = whole(state, "numbers", None, least=None)
+        new = cls(size, state["values"].shape[1:], seed)
+        new.count, new.numbers = count, numbers
+        new.values = floats(state, "values", len(numbers), *new.values.shape[1:])
         return new
 
     def result(self) -> dict[str, np.ndarray]:

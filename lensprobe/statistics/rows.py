@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from typing_extensions import Self
 
+from .fields import floats, whole
+
 __all__ = ["Rows"]
 
 
@@ -37,12 +39,22 @@ class Rows:
         """Of the arrays that each row has, in order."""
         return sorted(next(iter(self._rows.values()), {}))
 
+    def check(self, other: Rows) -> None:
+        """Refuse what cannot be merged: keys of another width.
+
+        Raises:
+            ValueError: it differs.
+        """
+        if other.width != self.width:
+            raise ValueError(f"cannot merge keys of {other.width} numbers into {self.width}")
+
     def merge(self, other: Rows) -> None:
         """Add the rows of another value.
 
         Raises:
             ValueError: both have the same row, or their rows differ in kind.
         """
+        self.check(other)
         for key, arrays in other._rows.items():
             self.update(key, **arrays)
 
@@ -59,12 +71,20 @@ class Rows:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
-        """The value that `state()` was taken of."""
-        new = cls(state["keys"].shape[1])
+        """The value that `state()` was taken of.
+
+        Raises:
+            KeyError, ValueError: it was taken of no such value.
+        """
+        keys = whole(state, "keys", None, None, least=None)
         names = sorted(name[3:] for name in state if name.startswith("of "))
-        ends = np.cumsum(state["lengths"], axis=0)[:-1]
-        parts = [np.split(state[f"of {name}"], ends[:, i]) for i, name in enumerate(names)]
-        for row, key in enumerate(state["keys"].tolist()):
+        lengths = whole(state, "lengths", len(keys), len(names))
+        new = cls(keys.shape[1])
+        parts = []
+        for name, sizes in zip(names, lengths.T, strict=True):
+            joined = floats(state, f"of {name}", sum(sizes.tolist()))
+            parts.append(np.split(joined, np.cumsum(sizes)[:-1]))
+        for row, key in enumerate(keys.tolist()):
             arrays = {name: part[row] for name, part in zip(names, parts, strict=True)}
             new.update(tuple(key), **arrays)
         return new

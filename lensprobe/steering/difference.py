@@ -214,6 +214,10 @@ class _Run:
         part._read(windows)
         return part.estimator.total.state(), part.notes
 
+    def check(self, part: Bundle) -> None:
+        """See `shards.run.Run`."""
+        self.estimator.total.check(part)
+
     def take(self, part: Bundle, tally: Tally, notes: Sequence[str]) -> None:
         """Add what was read alone."""
         with uninterrupted():
