@@ -6,9 +6,11 @@ A name outside the table, a positional option or an option without a default fai
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
 
 import pytest
+from typing_extensions import get_overloads
 
 import lensprobe as lp
 
@@ -119,3 +121,15 @@ def test_no_name_is_both_a_function_and_a_module():
     modules = {info.name for info in pkgutil.iter_modules(lp.__path__)}
     functions = {name for name in lp.__all__ if inspect.isfunction(getattr(lp, name))}
     assert not modules & functions
+
+
+@pytest.mark.parametrize("scan", [lp.massive.scan, lp.sinks.scan], ids=["massive", "sinks"])
+def test_the_kinds_of_a_scans_answer_share_its_options(scan):
+    module = sys.modules[scan.__module__]
+    told = {name: hint.__forward_arg__ for name, hint in module._Options.__annotations__.items()}
+    taken = inspect.signature(scan).parameters.values()
+    choosing = {"model", "texts", "part", "dry_run"}
+    assert told == {each.name: each.annotation for each in taken if each.name not in choosing}
+    result = inspect.signature(scan).return_annotation.split(" | ")[0]
+    kinds = [inspect.signature(each).return_annotation for each in get_overloads(scan)]
+    assert kinds == [result, "Plan", "None", f"{result} | Plan | None"]

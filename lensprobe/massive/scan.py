@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
+from typing_extensions import Unpack, overload
 
 from ..corpus import Corpus
 from ..costs import Plan
@@ -37,6 +38,59 @@ LONGEST = 1024
 """The default window: what Sun et al. read of GPT-2."""
 
 
+class _Options(TypedDict, total=False):
+    """What `scan` takes whatever it returns: which of the three that is, `part` and `dry_run` say.
+
+    An option that `lp.options` sets is not seen here.
+    """
+
+    layers: int | Sequence[int] | Literal["all"]
+    site: str
+    threshold: float
+    ratio: float
+    bos: Bos
+    length: int | None
+    limit: int | None
+    column: str | None
+    batch_tokens: int | None
+    out: str | os.PathLike[str] | None
+    workers: int | None
+    engine: Engine | None
+    on_error: OnError | None
+    progress: Progress | None
+
+
+@overload
+def scan(
+    model: Any,
+    texts: Any,
+    *,
+    part: None = None,
+    dry_run: Literal[False] | None = None,
+    **options: Unpack[_Options],
+) -> MassiveScan: ...
+@overload
+def scan(
+    model: Any, texts: Any, *, dry_run: Literal[True], part: Any = None, **options: Unpack[_Options]
+) -> Plan: ...
+@overload
+def scan(
+    model: Any,
+    texts: Any,
+    *,
+    part: Part,
+    dry_run: Literal[False] | None = None,
+    **options: Unpack[_Options],
+) -> None: ...
+@overload
+def scan(
+    model: Any,
+    texts: Any,
+    *,
+    part: Part | None = None,
+    dry_run: bool | None = None,
+    **options: Unpack[_Options],
+) -> MassiveScan | Plan | None: ...
 def scan(
     model: Any,
     texts: Any,

@@ -217,7 +217,6 @@ def _strongest(
         )
     except Interrupted as interrupt:
         raise Interrupted("interrupted while looking for the strongest activation.") from interrupt
-    assert isinstance(found, MassiveScan)
     places = found.findings["position"].to_numpy()
     fits = (places >= 0) & (places < shortest) if position is None else places == position
     if not fits.any():

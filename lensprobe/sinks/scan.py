@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pandas as pd
+from typing_extensions import Unpack, overload
 
 from ..corpus import Corpus
 from ..costs import Plan
@@ -34,6 +35,63 @@ LENGTH = 64
 """The window of Gu et al., at which published sink rates are given."""
 
 
+class _Options(TypedDict, total=False):
+    """What `scan` takes whatever it returns: which of the three that is, `part` and `dry_run` say.
+
+    An option that `lp.options` sets is not seen here.
+    """
+
+    keys: int
+    epsilon: float | Sequence[float]
+    conditions: str | Sequence[str]
+    threshold: float
+    ratio: float
+    layers: int | Sequence[int] | Literal["all"]
+    bos: Bos
+    length: int | None
+    limit: int | None
+    column: str | None
+    seed: int | None
+    chunk: int | None
+    batch_tokens: int | None
+    out: str | os.PathLike[str] | None
+    workers: int | None
+    engine: Engine | None
+    on_error: OnError | None
+    progress: Progress | None
+
+
+@overload
+def scan(
+    model: Any,
+    texts: Any,
+    *,
+    part: None = None,
+    dry_run: Literal[False] | None = None,
+    **options: Unpack[_Options],
+) -> SinkScan: ...
+@overload
+def scan(
+    model: Any, texts: Any, *, dry_run: Literal[True], part: Any = None, **options: Unpack[_Options]
+) -> Plan: ...
+@overload
+def scan(
+    model: Any,
+    texts: Any,
+    *,
+    part: Part,
+    dry_run: Literal[False] | None = None,
+    **options: Unpack[_Options],
+) -> None: ...
+@overload
+def scan(
+    model: Any,
+    texts: Any,
+    *,
+    part: Part | None = None,
+    dry_run: bool | None = None,
+    **options: Unpack[_Options],
+) -> SinkScan | Plan | None: ...
 def scan(
     model: Any,
     texts: Any,
