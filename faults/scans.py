@@ -46,6 +46,7 @@ ANALYSES: dict[str, Callable[..., Any]] = {
     ),
     "score": partial(lp.interpolation.score, **BLEND),
     "surprise": partial(lp.interpolation.surprise, lags=1, **BLEND),
+    "sweep": partial(lp.interpolation.sweep, layers=[0, 1], weights=[0.5], length=24),
 }
 KINDS = tuple(ANALYSES)
 """Whatever streams and keeps what is finished."""

@@ -23,10 +23,18 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(keeping, "PIECE_TOKENS", 200)
 
 
-@pytest.fixture(params=["score", "surprise"])
+@pytest.fixture(params=["score", "surprise", "sweep"])
 def call(request):
     analysis = getattr(lp.interpolation, request.param)
-    return lambda model, texts, **more: analysis(model, texts, **{**OPTIONS, **more})
+    many = request.param == "sweep"
+
+    def run(model, texts, **more):
+        given = {**OPTIONS, **more}
+        if many:
+            given |= {"layers": [given.pop("layer")], "weights": [given.pop("weight"), 1.0]}
+        return analysis(model, texts, **given)
+
+    return run
 
 
 def equal(one, two, **close):

@@ -136,7 +136,7 @@ def words(facts, state):
     ("kind", "change"),
     [
         *product(("massive", "sinks", "difference"), (other_shape, no_shape, fewer, lies, words)),
-        *product(("score", "surprise"), (no_shape, fewer)),
+        *product(("score", "surprise", "sweep"), (no_shape, fewer)),
     ],
 )
 def test_a_forged_piece_is_refused_wherever_it_is(kind, change, tmp_path):

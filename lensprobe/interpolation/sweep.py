@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,22 +11,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..corpus import Batch
+from ..corpus import Batch, Window
 from ..costs import Plan
 from ..errors import ArgumentError, Interrupted
 from ..models.adapter import adapter_for
 from ..results import Result
 from ..settings import OnError, Progress, checked_seed, current
+from ..shards.keeping import Keeper
 from ..statistics import interval
 from ..tokens import Bos
 from .blend import Blend, Norm, Target, resolve_blend
 from .blended import Blended
-from .score import unseen
+from .score import counted, unseen
 from .texts import Texts
 
 __all__ = ["InterpolationSweep", "sweep"]
 
 WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+SUMS = "sums"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -86,6 +89,7 @@ def sweep(
     limit: int | None = None,
     column: str | None = None,
     batch_tokens: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     on_error: OnError | None = None,
     progress: Progress | None = None,
     seed: int | None = None,
@@ -109,6 +113,7 @@ def sweep(
     Raises:
         ArgumentError: as `score`; weights that are not different numbers.
         ModelError: an encoder-decoder; weights that cannot be read.
+        OutputError: `out` cannot be written, or holds another run or other texts.
         Interrupted: Ctrl-C; `.partial` holds the windows that were finished.
 
     Examples:
@@ -132,21 +137,27 @@ def sweep(
         for at in first.layers
     ]
     corpus = {"bos": bos, "length": length, "limit": limit, "column": column, "on_error": on_error}
-    read = Texts[np.ndarray].of(adapter, texts, batch_tokens=batch_tokens, **corpus)
+    read = Texts[dict[str, np.ndarray]].of(adapter, texts, batch_tokens=batch_tokens, **corpus)
     chosen = checked_seed(seed) or 0
 
-    def work(batch: Batch) -> list[np.ndarray]:
-        return _cells(blends, first, batch)
+    def work(batch: Batch) -> list[dict[str, np.ndarray]]:
+        return [{SUMS: sums} for sums in _cells(blends, first, batch)]
+
+    def left(window: Window) -> dict[str, int]:
+        return {SUMS: len(first.layers) * len(amounts) + 2}
 
     facts = {**first.provenance(), "weights": list(amounts)}
     if current("dry_run", dry_run):
         return read.plan(work, {**adapter.provenance(), "blend": facts})
-    read.read(work, progress=progress)
+    keeper = None if out is None else Keeper(out, "interpolation.sweep", facts)
+    read.read(work, progress=progress, keeper=keeper, left=left)
     provenance = {**read.provenance(), "blend": facts, "seed": chosen}
     provenance["notes"] += unseen(first)
     result = _result(read, first.layers, amounts, provenance)
     if not read.complete:
         raise Interrupted("interrupted; .partial holds what was finished.", partial=result)
+    if keeper is not None:
+        keeper.stored(result)
     return result
 
 
@@ -169,21 +180,22 @@ def _cells(blends: Sequence[Sequence[Blend]], first: Blend, batch: Batch) -> lis
         logits = read.plain if blend is None else read.logits(blend)
         losses = read.predicted(logits).loss.double().cpu().numpy()
         for row, window in enumerate(batch.windows):
-            new = slice(max(1, window.again) - 1, len(window.ids) - 1)
+            new = counted(window)
             sums[row, number] = losses[row, new].sum()
             sums[row, -1] = new.stop - new.start
     return list(sums)
 
 
 def _result(
-    read: Texts[np.ndarray],
+    read: Texts[dict[str, np.ndarray]],
     layers: Sequence[int],
     weights: Sequence[float],
     provenance: dict[str, Any],
 ) -> InterpolationSweep:
     texts, owner = np.unique(read.documents, return_inverse=True)
-    sums = np.zeros((len(texts), len(read.answers[0])))
-    np.add.at(sums, owner, np.stack(read.answers))
+    each = np.stack([answer[SUMS] for answer in read.answers])
+    sums = np.zeros((len(texts), each.shape[1]))
+    np.add.at(sums, owner, each)
     plain, cells, counts = sums[:, 0], sums[:, 1:-1].T, sums[:, -1]
     value, _, _ = interval(cells, counts, seed=provenance["seed"])
     change, low, high = interval(cells - plain, counts, seed=provenance["seed"])
@@ -191,10 +203,10 @@ def _result(
     effects = place.to_frame(index=False).assign(
         loss=value, change=change, low=low, high=high, count=len(texts)
     )
-    each = pd.MultiIndex.from_product([layers, weights, texts], names=["layer", "weight", "text"])
+    cell = pd.MultiIndex.from_product([layers, weights, texts], names=["layer", "weight", "text"])
     loss = (cells / counts).reshape(-1)
     base = np.tile(plain / counts, len(place))
-    documents = each.to_frame(index=False).assign(
+    documents = cell.to_frame(index=False).assign(
         loss=loss,
         plain_loss=base,
         change=loss - base,
