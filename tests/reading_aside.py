@@ -43,3 +43,8 @@ def dying(folder: str, at: int, number: int) -> Read:
 def missing(number: int) -> Read:
     """A model that cannot be loaded."""
     raise ModelError("no such model here")
+
+
+def interrupted() -> None:
+    """Ctrl-C, before anything here has said what happens then."""
+    os.kill(os.getpid(), signal.SIGINT)

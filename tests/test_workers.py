@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 import lensprobe as lp
 from lensprobe import cli
 from lensprobe.corpus import Corpus, Tally
-from lensprobe.errors import ArgumentError, LensprobeError, ModelError, OutputError
+from lensprobe.errors import ArgumentError, Interrupted, LensprobeError, ModelError, OutputError
 from lensprobe.massive.reading import MassiveReading
 from lensprobe.models.adapter import adapter_for
 from lensprobe.models.origin import loading
 from lensprobe.scanning import Scan
-from lensprobe.shards import crew, folder, keeping, on_ray
+from lensprobe.shards import crew, folder, keeping, on_ray, pool
 from lensprobe.shards.folder import Folder, Kept
 from lensprobe.shards.line import Done, Line
 from lensprobe.shards.pieces import Piece, pieces
@@ -154,6 +154,40 @@ def test_a_scan_by_two_workers_of_whom_one_is_killed(planted, tmp_path, monkeypa
     equal(lp.massive.scan(planted, TEXTS, out=tmp_path / "two", **options), alone)
     assert killed and not multiprocessing.active_children()
     equal(lp.open(tmp_path / "two"), alone)
+
+
+@posix
+@pytest.mark.slow
+def test_ctrl_c_at_a_terminal_ends_all_and_the_same_call_goes_on(planted, tmp_path, monkeypatch):
+    options = {"batch_tokens": 128, **LOW}
+    alone = lp.massive.scan(planted, TEXTS, out=tmp_path / "alone", **options)
+    real, sent = Scan.take, []
+
+    def take(self, *given):
+        real(self, *given)
+        sent.append(1)
+        if len(sent) == 2:
+            # A terminal sends it to every process that it began.
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGINT)
+
+    monkeypatch.setattr(Scan, "take", take)
+    with pytest.raises(Interrupted) as caught:
+        lp.massive.scan(planted, TEXTS, out=tmp_path / "run", workers=2, **options)
+    assert not multiprocessing.active_children()
+    assert caught.value.partial.provenance["complete"] is False
+    assert 0 < caught.value.partial.provenance["tokens"] < alone.provenance["tokens"]
+    equal(lp.massive.scan(planted, TEXTS, out=tmp_path / "run", **options), alone)
+
+
+@posix
+@pytest.mark.parametrize("silenced", [True, False])
+def test_a_worker_hears_no_ctrl_c_while_it_starts(silenced):
+    process = multiprocessing.get_context("spawn").Process(target=reading_aside.interrupted)
+    with pool._silenced() if silenced else nullcontext():
+        process.start()
+    process.join()
+    assert bool(process.exitcode) is not silenced
 
 
 # ---- recipes -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -106,7 +106,8 @@ class _Crew:
         process = context.Process(
             target=_serve, args=(there, self.open_reader, number), daemon=True
         )
-        process.start()
+        with _silenced():
+            process.start()
         # Only the worker has the other end now, so that its death is the end of the file here.
         there.close()
         worker = _Worker(number, process, here)
@@ -172,6 +173,20 @@ class _Crew:
                 worker.process.join()
             worker.connection.close()
         self.workers.clear()
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Ctrl-C waits, here and in a process that is started meanwhile: that one never hears it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        # Windows; there a worker may complain of Ctrl-C while it starts.
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection, open_reader: Callable[[int], Read], number: int) -> None:
