@@ -75,22 +75,20 @@ def test_what_it_says_runs_does_run(decoder):
             assert columns.unknown(call()) == set(), f"{name}: define them in docs/columns.md"
 
 
-def test_an_encoder_decoder_says_what_runs_and_why_the_rest_does_not(tiny_t5, legacy):
+def test_an_encoder_decoder_says_what_runs_and_why_the_rest_does_not(tiny_t5):
     found = lp.check(tiny_t5)
     assert found.facts["kind"] == "encoder-decoder"
     runs = {name for name, why in found.analyses.items() if not why}
     expected = {"lp.forward", "lp.score", "lp.generate", "lp.editing"}
     expected |= {"lp.steering.compare_stacks", "lp.steering.mixing"}
-    assert runs == (set() if legacy else expected)
+    assert runs == expected
     assert all("encoder-decoder" in why for why in found.analyses.values() if why)
     with pytest.raises(ModelError) as error:
         lp.massive.scan(tiny_t5, ["hello"])
     assert str(error.value) == found.analyses["lp.massive.scan"]
 
 
-def test_the_stacks_of_an_encoder_decoder_are_told_apart(tiny_t5, legacy):
-    if legacy:
-        pytest.skip("the T5 bridge of TransformerLens 3.9 does not run")
+def test_the_stacks_of_an_encoder_decoder_are_told_apart(tiny_t5):
     facts = lp.check(tiny_t5).facts
     assert facts["layers"] == "encoder 2; decoder 2"
     assert facts["attention"].startswith("both ways in the encoder")

@@ -8,12 +8,11 @@ from importlib import resources
 
 import numpy as np
 import pytest
-from conftest import LEGACY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lensprobe as lp
-from lensprobe.errors import ArgumentError, ModelError
+from lensprobe.errors import ArgumentError
 from lensprobe.models._sentence_words import ADJECTIVES, NOUNS, PLACES, VERBS
 from lensprobe.models.sentences import (
     STYLES,
@@ -166,7 +165,6 @@ def test_it_loads_in_float32_and_is_small(small):
     assert lp.check(small).facts["from"].startswith("trained by lensprobe")
 
 
-@pytest.mark.skipif(LEGACY, reason="the T5 bridge of TransformerLens 3.9 does not run")
 def test_it_states_held_out_facts(small):
     drawn = facts(200, seed=7)
     said = lp.generate(small, [prompt for _, prompt in drawn], max_new_tokens=24).completions
@@ -179,14 +177,7 @@ def test_it_states_held_out_facts(small):
     assert exact == pytest.approx(stated["exact"], abs=0.04)
 
 
-@pytest.mark.skipif(LEGACY, reason="the T5 bridge of TransformerLens 3.9 does not run")
 def test_its_loss_knows_a_true_sentence_from_another(small):
     (fact, prompt), (other, _) = facts(2, seed=8)
     losses = lp.score(small, [fact.sentence(), other.sentence()], prompt=prompt).texts["loss"]
     assert losses[0] < 0.1 < 1 < losses[1]
-
-
-@pytest.mark.skipif(not LEGACY, reason="where the T5 bridge does not run")
-def test_where_it_does_not_run_it_says_so(small):
-    with pytest.raises(ModelError, match="T5 family on TransformerLens 4"):
-        lp.generate(small, "agent: dog")

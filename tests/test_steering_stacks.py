@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LEGACY
 from tolerance import close
 
 import lensprobe as lp
@@ -19,9 +18,6 @@ from lensprobe.steering.measures import carry, repetition
 from lensprobe.steering.stack_runs import MEASURES, Cell, Trial
 from lensprobe.steering.stack_tables import chosen_cells, stacks_table
 
-needs_seq2seq = pytest.mark.skipif(
-    LEGACY, reason="the T5 bridge of TransformerLens 3.9 does not run"
-)
 TOKENS = 6
 
 
@@ -61,7 +57,6 @@ def row_of(found, **where):
 # ---- cells against runs by hand --------------------------------------------------------------------
 
 
-@needs_seq2seq
 @pytest.mark.parametrize(("stack", "layer"), [("encoder", 3), ("decoder", 2)])
 def test_a_cell_is_a_mixing_input_added_once(small, pairs, found, stack, layer):
     for index, (base, mixing) in enumerate(zip(*pairs, strict=True)):
@@ -87,7 +82,6 @@ def test_a_cell_is_a_mixing_input_added_once(small, pairs, found, stack, layer):
         close(row["logprob"], -min(after))
 
 
-@needs_seq2seq
 def test_scale_zero_is_the_unedited_model(small, pairs, found):
     plain = lp.generate(small, pairs[0], max_new_tokens=24).completions
     rows = found.texts[found.texts["scale"] == 0]
@@ -140,7 +134,6 @@ def test_a_batch_equals_each_alone(decoder):
             close(rows[name], alone.texts[name])
 
 
-@needs_seq2seq
 def test_the_small_t5_answers_the_question(small):
     """Encoder additions give sentences that say something of both; decoder additions break them."""
     drawn = [prompt for _, prompt in facts(48, seed=21)]
@@ -264,7 +257,6 @@ def test_one_text_has_no_other_half(decoder):
 # ---- what comes back -------------------------------------------------------------------------------
 
 
-@needs_seq2seq
 def test_the_tables(found):
     assert found.tables == ("cells", "texts", "stacks", "own")
     cells = found.cells
@@ -279,7 +271,6 @@ def test_the_tables(found):
     assert found.summary()["answer"] == found.answer
 
 
-@needs_seq2seq
 def test_it_is_saved_and_read_back(found, tmp_path):
     again = lp.open(found.save(tmp_path / "stacks.zip"))
     for name in found.tables:
@@ -287,7 +278,6 @@ def test_it_is_saved_and_read_back(found, tmp_path):
     assert again.answer == found.answer
 
 
-@needs_seq2seq
 @pytest.mark.parametrize("theme", list(THEMES))
 @pytest.mark.parametrize("name", ["tradeoff", "heat", "completions"])
 def test_every_figure_says_what_it_is(found, name, theme):
@@ -297,7 +287,6 @@ def test_every_figure_says_what_it_is(found, name, theme):
     assert figure.layout.meta["finding"].startswith("Here, at its best block")
 
 
-@needs_seq2seq
 def test_the_figures_show_the_numbers(found):
     heat = found.plot.heat(measure="carry")
     assert [trace.y for trace in heat.data] == [("0", "3"), ("2",)]
@@ -314,7 +303,6 @@ def test_the_figures_show_the_numbers(found):
     assert len(table.cells.values[0]) == 3
 
 
-@needs_seq2seq
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -257,12 +257,13 @@ class Adapter(Reader):
         """Refuse an encoder-decoder whose two stacks cannot be run here.
 
         Raises:
-            ModelError: an encoder-decoder outside the T5 family, or any on TransformerLens 3.9.
+            ModelError: an encoder-decoder outside the T5 family, or one that TransformerLens 3.9 has
+                loaded alone.
         """
         if self.encoder_decoder:
             raise ModelError(
-                f"{what} runs encoder-decoders of the T5 family on TransformerLens 4; "
-                f"this is a {type(self.model.original_model).__name__} on "
+                f"{what} runs encoder-decoders of the T5 family; on TransformerLens 3.9 those that "
+                f"lp.load has loaded. This is a {type(self.model.original_model).__name__} on "
                 f"{importlib.metadata.version('transformer-lens')}."
             )
 

@@ -22,7 +22,12 @@ from .origin import remember
 from .sources import KNOWN, Source
 from .tokenizers import tokenizer_of, with_tokenizer
 
-__all__ = ["as_model_error", "boot", "build", "legacy", "quiet"]
+__all__ = ["T5_FAMILY", "as_model_error", "boot", "build", "legacy", "quiet"]
+
+
+T5_FAMILY = ("t5", "mt5", "longt5")
+"""transformers' `model_type` of the encoder-decoders that run: T5, FLAN-T5, T0, ByT5 and their like;
+mT5; LongT5."""
 
 
 def legacy() -> bool:
@@ -157,9 +162,14 @@ def boot(name: str, raw: Any, tokenizer: Any) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     device = None if getattr(raw, "hf_device_map", None) else raw.device
-    return TransformerBridge.boot_transformers(
+    model = TransformerBridge.boot_transformers(
         name, hf_model=raw, tokenizer=tokenizer, dtype=raw.dtype, device=device
     )
+    if legacy() and raw.config.model_type in T5_FAMILY:
+        from ._legacy_t5 import mend
+
+        mend(model)
+    return model
 
 
 @contextmanager

@@ -13,27 +13,27 @@ from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
 from ..errors import ArgumentError, ModelError
+from ._legacy_t5 import mended
 from .adapter import Report
 from .bridge import BridgeAdapter, BridgeCache, announcing
-from .building import legacy
+from .building import T5_FAMILY, legacy
 from .cache import Cache
 from .growing import growing_cache
 from .reader import Reader
 from .stacks import Stack
 
-__all__ = ["FAMILY", "Encoding", "Seq2SeqAdapter", "runs"]
-
-FAMILY = ("t5", "mt5", "longt5")
-"""transformers' `model_type` of what is run: T5, FLAN-T5, T0, ByT5 and their like; mT5; LongT5."""
+__all__ = ["Encoding", "Seq2SeqAdapter", "runs"]
 
 
 def runs(model: Any) -> bool:
     """Whether a bridge wraps an encoder-decoder that can be run.
 
-    The T5 bridge of TransformerLens 3.9 does not: its blocks answer as transformers' once did.
+    TransformerLens 3.9's own cannot, unless `lp.load` made it; see `_legacy_t5`.
     """
     kind = getattr(model.original_model.config, "model_type", None)
-    return kind in FAMILY and hasattr(model, "decoder_blocks") and not legacy()
+    if kind not in T5_FAMILY or not hasattr(model, "decoder_blocks"):
+        return False
+    return not legacy() or mended(model)
 
 
 class Seq2SeqCache(BridgeCache):
