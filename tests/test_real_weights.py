@@ -22,14 +22,14 @@ PROSE = (
 
 
 def test_chunks_equal_the_plain_way_and_a_long_prompt_stays_small(smollm2):
-    ids = smollm2.to_tokens(PROSE * 90)[0][:4096]
-    assert len(ids) == 4096
+    ids = smollm2.to_tokens(PROSE * 45)[0][:2048]
+    assert len(ids) == 2048
     edit = lp.Add(torch.ones(576) * 0.01, layers=12, positions=positions.front(1))
     before = resident()
     with PeakMemory(torch.device("cpu")) as peak:
         long = lp.score(smollm2, ids, edits=edit)
-    # Keys and values of 4,096 tokens are 189 MB of this.
-    assert (peak.bytes - before) / 2**20 < 500
+    # Keys and values of 2,048 tokens are 94 MB of this; their logits alone would be 384 MB.
+    assert (peak.bytes - before) / 2**20 < 300
     short = ids[:700]
     whole = lp.score(smollm2, short, edits=edit, chunk=700).tokens["loss"]
     parts = lp.score(smollm2, short, edits=edit, chunk=128).tokens["loss"]
