@@ -19,12 +19,14 @@ import transformers
 from tiny_models import CONTEXT, write_gpt2_folder, write_tokenizer
 from tolerance import close
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 import lensprobe as lp
 from lensprobe.errors import ArgumentError, ModelError
 from lensprobe.models import hub, sources
 from lensprobe.models.adapter import adapter_for
 from lensprobe.models.gguf_index import read_quantisation
+from lensprobe.models.gguf_once import read_once
 from lensprobe.models.origin import origin
 
 TEXT = "Hello world, this is the cat"
@@ -607,6 +609,22 @@ def test_a_whole_gguf_file_of_an_unknown_architecture(tmp_path):
     file.write_bytes(tiny_gguf("abacus"))
     with pytest.raises(ModelError, match=r"could not be loaded: .*abacus"):
         lp.load(file)
+
+
+def test_a_gguf_file_is_read_once(tmp_path, monkeypatch):
+    import gguf
+
+    reads = []
+    plain = gguf.GGUFReader
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: reads.append(str(path)) or plain(path))
+    found = dict(vars(gguf))
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(tiny_gguf())
+    with read_once():
+        again = [load_gguf_checkpoint(str(file)) for _ in range(2)]
+    assert again[0] == again[1] and reads == [str(file)]
+    assert dict(vars(gguf)) == found, "the package is as it was"
+    assert load_gguf_checkpoint(str(file)) == again[0]
 
 
 def test_tiny_folders_are_the_same_each_time(gpt2_folder, tmp_path):

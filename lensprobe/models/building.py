@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import transformers
 
 from ..errors import LensprobeError, ModelError
 from . import hub
+from .gguf_once import read_once
 from .lora import merged
 from .origin import remember
 from .sources import KNOWN, Source
@@ -49,7 +50,8 @@ def build(
     Raises:
         ModelError: it cannot be read, lacks weights, or its architecture is not supported.
     """
-    with as_model_error(source.name), hub.offline(), quiet():
+    once = nullcontext() if source.file is None else read_once()
+    with as_model_error(source.name), hub.offline(), quiet(), once:
         plain = tokenizer is None and adapter is None and device_map is None
         if source.kind == "planted" and legacy() and plain:
             from ._legacy import gpt2_folder_to_hooked
