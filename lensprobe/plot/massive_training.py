@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,11 @@ def values(
         finding=_values_sentence(watch, names),
     )
     figure = _panels(traces, look, words, "value a (signed)", "loss (nats)", names)
-    losses = rows_of(watch.spread, kind="loss")["mean"]
+    losses = rows_of(watch.spread[watch.spread["run"].isin(names)], kind="loss")["mean"]
     if losses.min() > 0 and losses.max() > WIDE * losses.min():
         # One run that blew up would flatten all others.
-        figure.update_layout(yaxis2={"type": "log", "dtick": 2})
+        decades = math.log10(losses.max() / losses.min())
+        figure.update_layout(yaxis2={"type": "log", "dtick": max(1, round(decades / 4))})
     return figure
 
 
@@ -152,6 +154,7 @@ def _line(
             go.Scatter(
                 x=[*steps, *reversed(steps)],
                 y=edge,
+                mode="lines",
                 fill="toself",
                 fillcolor=colour,
                 opacity=0.16,
