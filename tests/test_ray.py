@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import time
 
-import psutil
 import pytest
 import torch
 from test_resuming import LOW, TEXTS, equal
 
 import lensprobe as lp
+from faults import _clusters
+from faults._clusters import actors
 from lensprobe.shards import keeping, on_ray
 from lensprobe.shards.folder import Folder
 
@@ -28,11 +27,8 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(on_ray, "_threads", lambda *given: 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    # Ray hands these on to its processes, which would else ask other hosts and use every core.
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    # On a busy machine its own processes are slower to begin than it waits.
-    monkeypatch.setenv("RAY_agent_register_timeout_ms", "120000")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name, value in _clusters.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     yield
     torch.set_num_threads(threads)
 
@@ -51,28 +47,11 @@ def alone(tmp_path_factory):
     return found
 
 
-def one_core() -> dict[str, int]:
-    """A node with room for one worker. A busy machine may be too slow to agree on ports in time."""
-    names = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        ports = {f"{name}_port": s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}
-    return {"num_cpus": 1, **ports}
-
-
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster():
     """Two nodes on this machine with room for one worker each, and a connection to the first."""
-    from ray.cluster_utils import Cluster
-
-    head = {"include_dashboard": False, **one_core()}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    second = made.add_node(**one_core())
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-    made.wait_for_nodes()
-    yield made, second
-    ray.shutdown()
-    made.shutdown()
+    with _clusters.cluster() as nodes:
+        yield nodes
 
 
 def after_the_first(monkeypatch, do):
@@ -87,16 +66,6 @@ def after_the_first(monkeypatch, do):
 
     monkeypatch.setattr(Folder, "save", save)
     return done
-
-
-def actors() -> list[psutil.Process]:
-    """The actors of this machine that this process, or a node that it started, has started."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if "ray::MapWorker" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def test_a_local_ray_gives_the_same_bits_and_ends(planted, alone, monkeypatch):
