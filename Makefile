@@ -32,7 +32,7 @@ test-legacy: $(LEGACY)/.dev ## the decoder-only tests against HookedTransformer 
 	$(LEGACY)/bin/python $(PYTEST) --junitxml=build/junit-legacy.xml $(NEUTRAL:%=--ignore=tests/test_%.py) $(ARGS)
 
 faults: $(VENV)/.dev chromium ## what goes wrong, brought about for real, into docs/reliability.md
-	$(VENV)/bin/python -m faults --write $(ARGS)
+	$(VENV)/bin/python -m faults --jobs $(JOBS) --write $(ARGS)
 
 fuzz: $(VENV)/.dev ## the file readers under atheris, SECONDS each, into docs/reliability.md
 	$(VENV)/bin/python $(PIP) -c constraints.txt -e '.[fuzz]'

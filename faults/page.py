@@ -7,8 +7,11 @@ import importlib.metadata
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from filelock import FileLock
 
 from .trying import Outcome
 
@@ -39,6 +42,11 @@ def section(title: str, outcomes: Sequence[Outcome]) -> str:
 
 def refresh(title: str, text: str, page: Path = PAGE) -> None:
     """Put a section into the page, in the place of an older one of the same title."""
+    with FileLock(Path(tempfile.gettempdir(), "lensprobe-faults.lock")):
+        _replace(title, text, page)
+
+
+def _replace(title: str, text: str, page: Path) -> None:
     old = page.read_text(encoding="utf-8") if page.exists() else HEAD
     sections = re.split(r"^(?=## )", old, flags=re.M)[1:]
     kept = {part.splitlines()[0].removeprefix("## "): part.rstrip() for part in sections}

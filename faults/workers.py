@@ -169,19 +169,19 @@ def _on_ray(chance: random.Random, folder: Path, strike: Callable[[Any, Any], bo
 FAULTS = (
     Fault(
         "`kill -9` of a worker process at a random moment", f"its piece {AGAIN}",
-        at_any_moment, trials=10, limit=300.0,
+        at_any_moment, trials=8, limit=300.0,
     ),
     Fault(
         "Ctrl-C (SIGINT) at a random moment of a scan with two workers",
         "both end, what is finished is kept, and the same call goes on and gives the same result",
-        interrupted, trials=10, limit=300.0,
+        interrupted, trials=8, limit=300.0,
     ),
     Fault(
         "`kill -9` of an actor of a Ray cluster", f"its piece {AGAIN}",
-        actor_killed, trials=3, limit=600.0,
+        actor_killed, trials=2, limit=600.0,
     ),
     Fault(
         "a node of a two-node Ray cluster removed in the middle of a scan",
-        f"what it had been given {AGAIN}", node_removed, trials=3, limit=600.0,
+        f"what it had been given {AGAIN}", node_removed, trials=2, limit=600.0,
     ),
 )  # fmt: skip
