@@ -182,7 +182,7 @@ def quiet() -> Iterator[None]:
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
-        # stderr too: the GGUF reader draws a bar of its own that has no switch.
+        # Some loaders print what no verbosity holds back.
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -19,19 +19,24 @@ def read_once() -> Iterator[None]:
 
     transformers reads the whole vocabulary anew for the configuration, the tokenizer and the weights,
     and lists the names of all tensors for every module of the model: two thirds of the time that
-    SmolLM2-135M takes to load. Neither is changed by who reads it.
+    SmolLM2-135M takes to load. Neither is changed by who reads it. Nor is its progress bar drawn,
+    which has no switch and in a notebook writes neither to stdout nor to stderr.
     """
     import gguf
+    from transformers import modeling_gguf_pytorch_utils as reader
 
-    # The package is everybody's: whoever loads in another thread waits, and finds it as it was.
+    # The modules are everybody's: whoever loads in another thread waits, and finds them as they were.
     with _ALONE:
-        before: dict[str, Callable[..., Any]] = {
-            name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")
-        }
+        inside: list[tuple[Any, str, Any]] = [
+            (gguf, "GGUFReader", cache(gguf.GGUFReader)),
+            (gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+            (reader, "tqdm", lambda tensors, **_: tensors),
+        ]
+        before = [getattr(module, name) for module, name, _ in inside]
         try:
-            for name, call in before.items():
-                setattr(gguf, name, cache(call))
+            for module, name, value in inside:
+                setattr(module, name, value)
             yield
         finally:
-            for name, call in before.items():
-                setattr(gguf, name, call)
+            for (module, name, _), value in zip(inside, before, strict=True):
+                setattr(module, name, value)
