@@ -68,7 +68,7 @@ bench: $(VENV)/.dev $(VENV)/.weights ## measure the promised ratios and refresh 
 
 docs: $(VENV)/.dev $(VENV)/.weights ## the documentation with its notebooks executed, in build/site
 	rm -rf build/notebooks
-	$(VENV)/bin/jupyter nbconvert --to html --execute --output-dir build/notebooks notebooks/*.ipynb
+	$(VENV)/bin/python scripts/notebook_pages.py
 	$(MAKE) site
 
 site: $(VENV)/.dev ## the documentation alone

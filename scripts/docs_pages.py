@@ -42,10 +42,10 @@ def on_files(files: Files, config: Any) -> Files:
         text = f"# {title}\n\n{EXAMPLES}\n\n{body}\n"
         files.append(File.generated(config, f"api/{name}.md", content=text))
     files.append(File.generated(config, "notebooks.md", content=_shelf()))
-    for page in sorted(EXECUTED.glob("*.html")):
-        text = linked(page.read_text(encoding="utf-8"))
-        copy = File.generated(config, f"notebooks/{page.name}", content=text)
-        files.append(copy)
+    for page in sorted(EXECUTED.glob("*.*")):
+        text = page.read_text(encoding="utf-8")
+        text = linked(text) if page.suffix == ".html" else text
+        files.append(File.generated(config, f"notebooks/{page.name}", content=text))
     return files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -34,3 +35,17 @@ def test_a_page_runs(page, monkeypatch, tmp_path):
     names: dict = {}
     for block in PAGES[page]:
         exec(compile(block, page, "exec"), names)
+
+
+def test_a_notebooks_page_draws_its_figures_and_asks_no_host(monkeypatch):
+    pytest.importorskip("nbconvert", reason="the documentation: pip install 'lensprobe[dev]'")
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    monkeypatch.syspath_prepend(DOCS.parent / "scripts")
+    pages = importlib.import_module("notebook_pages")
+    figure = lp.massive.scan(lp.load("planted"), ["The cat sat on the mat."]).plot()
+    shown = new_output("display_data", {pages.FIGURE: figure.to_plotly_json()})
+    cell = new_code_cell("scan.plot()", outputs=[shown])
+    page = pages.page(pages.drawn(new_notebook(cells=[cell])), "one")
+    assert page.count("Plotly.newPlot(") == 1 and f'src="{pages.PLOTLY}"' in page
+    assert not re.search(r"""(src=|import|import\()\s*["']https?:""", page)
