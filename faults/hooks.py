@@ -174,6 +174,8 @@ def _ticks(model: int, name: str, place: Any) -> int:
 
 def _injected(place: Any, strike: Callable[[random.Random], None]) -> Any:
     def trial(chance: random.Random, folder: Path) -> str:
+        # Where it is ignored a trial of Ctrl-C would hold and have tried nothing.
+        assert callable(signal.getsignal(signal.SIGINT)), "Ctrl-C is ignored here"
         index = chance.randrange(len(_models()))
         model = _models()[index]
         before, logits = _state(model), _logits(model)
