@@ -1,4 +1,4 @@
-"""A scan that is killed."""
+"""A run that is killed: a scan, a steering difference, interpolated scores, surprise or sweeps."""
 
 from __future__ import annotations
 
