@@ -25,6 +25,8 @@ __all__ = ["VIEWS", "completions", "course", "tokens"]
 
 LINE = 16
 """Tokens in a line; half as many where two texts stand side by side."""
+LEAST = 4
+"""Lines that there is room for: fewer are not as tall as what is written beside the colours."""
 DEEP = 10.0
 """Nats of surprise from which on the colour stays the same."""
 MEASURES = {
@@ -78,6 +80,7 @@ def tokens(
         finding=_finding(found, text),
     )
     words.extra["min_width"] = 190 + 56 * wide * len(shown)
+    rows = max(rows, LEAST)
     layout = facets(shown, look, BARE, {**BARE, "range": [rows - 0.5, -0.5]})
     layout["margin"] = {"t": 100, "l": 24, "r": 24, "b": 16}
     return build(traces, look, words, height=124 + 34 * rows, **layout)
