@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,14 +96,24 @@ def test_every_figure_says_what_it_is(watch, name, theme):
 def test_the_default_is_the_value(watch):
     assert watch.plot.names == VIEWS
     figure = watch.plot()
-    lines = {trace.name: trace for trace in figure.data if trace.mode and trace.yaxis == "y"}
+    lines = {trace.name: trace for trace in figure.data if not trace.fill and trace.yaxis == "y"}
     assert list(lines["adamw"].y) == [3005.0, 2905.0, 2805.0]
     assert list(lines["adamw"].customdata[0]) == [3000.0, 3010.0, 2.0]
     bands = [trace for trace in figure.data if trace.fill == "toself" and trace.yaxis == "y"]
+    assert bands[0].mode == "lines"
     assert list(bands[0].y) == [3010.0, 2910.0, 2810.0, 2800.0, 2900.0, 3000.0]
-    below = [trace for trace in figure.data if trace.yaxis == "y2" and trace.mode]
+    below = [trace for trace in figure.data if trace.yaxis == "y2" and not trace.fill]
     assert list(below[0].y) == pytest.approx([3.0, 2.9, 2.8])
     assert "adamw takes it from 3,005 to 2,805 in 2 steps" in figure.layout.meta["finding"]
+
+
+def test_one_run_that_blows_up_has_its_losses_in_decades_where_it_is_drawn(watch):
+    spread = watch.spread.copy()
+    last = spread["step"] == spread["step"].max()
+    spread.loc[(spread["run"] == HOSTILE) & (spread["kind"] == "loss") & last, "mean"] = 3e8
+    blown = replace(watch, spread=spread)
+    assert (blown.plot().layout.yaxis2.type, blown.plot().layout.yaxis2.dtick) == ("log", 2)
+    assert blown.plot(runs="adamw").layout.yaxis2.type is None
 
 
 def test_some_of_the_runs(watch):
