@@ -72,7 +72,7 @@ def values(
         finding=_values_sentence(watch, names),
     )
     figure = _panels(traces, look, words, "value a (signed)", "loss (nats)", names)
-    losses = rows_of(watch.spread[watch.spread["run"].isin(names)], kind="loss")["mean"]
+    losses = rows_of(watch.spread, kind="loss").query("run in @names")["mean"]
     if losses.min() > 0 and losses.max() > WIDE * losses.min():
         # One run that blew up would flatten all others.
         decades = math.log10(losses.max() / losses.min())
