@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -98,11 +99,24 @@ def opened(lab) -> Iterator[Opened]:
         page.on("pageerror", lambda error: found.complaints.append(str(error)))
         page.on("request", lambda r: found.requests.append(r.url))
         page.goto(f"{lab}/lab/tree/explore.ipynb")
-        page.locator(".jp-CodeCell .cm-content").first.click()
-        page.keyboard.press("Shift+Enter")
+        _run_the_cell(page)
         page.locator(".js-plotly-plot .main-svg").first.wait_for()
         yield found
         browser.close()
+
+
+def _run_the_cell(page) -> None:
+    """Press, and press again where nothing came of it.
+
+    Keys that come before the notebook has its commands go nowhere.
+    """
+    prompt = page.locator(".jp-CodeCell .jp-InputPrompt").first
+    end = time.monotonic() + PATIENCE
+    prompt.wait_for()
+    while not re.search(r"[*\d]", prompt.inner_text()) and time.monotonic() < end:
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_timeout(1000)
 
 
 def focused(page) -> str:
