@@ -8,6 +8,7 @@ a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -225,7 +226,7 @@ def forward(
     if cache is not None:
         cache.expect(tokens.ids.shape[1])
         hooks = {name: _sparing(hook) for name, hook in hooks.items()}
-    with hooked(adapter, hooks):
+    with hooked(adapter, hooks), adapter.fused() if cache is None else nullcontext():
         for begin, end in ranges:
             part = None if mask is None else mask[:, begin:end]
             adapter.run(tokens.ids[:, begin:end], mask=part, stop=stop, cache=cache)

@@ -11,6 +11,7 @@ import importlib.metadata
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -318,6 +319,10 @@ class Adapter(Reader):
             ModelError: a decoder-only model.
         """
         raise ModelError("this model has no encoder that could be run.")
+
+    def fused(self) -> AbstractContextManager[None]:
+        """Passes inside the block may leave out scores and patterns that no hook is attached to."""
+        return nullcontext()
 
     @override
     def exit_point(self, stop: int | None) -> Any:

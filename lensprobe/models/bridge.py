@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from ..errors import ModelError
 from ..interrupts import undoing
 from .adapter import Adapter, Report
 from .cache import Cache
+from .fused import fused
 from .growing import growing_cache
 from .hooks import silent
 from .stacks import StackName
@@ -190,6 +191,10 @@ class BridgeAdapter(Adapter):
                 handle.remove()
             self._block_wrap = seen[0]
         return self._block_wrap
+
+    @override
+    def fused(self) -> AbstractContextManager[None]:
+        return fused(self)
 
     @override
     def watch(self, report: Report) -> Callable[[], None]:
