@@ -35,13 +35,13 @@ BATCH_TOKENS = 512
 PARAGRAPHS = 96
 
 
-def unhooked(name: str, attention: str) -> torch.nn.Module:
+def unhooked(name: str, attention: str, dtype: str = "float32") -> torch.nn.Module:
     """The transformers model of the same weights."""
     source = find(name)
     where = {} if source.file is None else {"gguf_file": source.file}
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(
-            source.folder, attn_implementation=attention, dtype=torch.float32, **where
+            source.folder, attn_implementation=attention, dtype=getattr(torch, dtype), **where
         )
     return model.eval()
 
@@ -166,7 +166,7 @@ def one_by_one(model: torch.nn.Module, sequences: list[torch.Tensor]) -> Callabl
     return run
 
 
-def measure_loop(name: str, repeats: int, write: bool) -> None:
+def measure_loop(name: str, repeats: int, write: bool, dtype: str = "float32") -> None:
     """Ratios of the loop over single sequences to the scans, on paragraphs and on whole articles."""
     data = os.environ.get("LENSPROBE_DATA")
     if data is None:
@@ -178,7 +178,7 @@ def measure_loop(name: str, repeats: int, write: bool) -> None:
         "paragraphs": paragraphs[:: len(paragraphs) // PARAGRAPHS][:PARAGRAPHS],
         "text of 1,024 tokens": [" ".join(paragraphs)[:16_000]],
     }
-    model, plain = lp.load(name), unhooked(name, "sdpa")
+    model, plain = lp.load(name, dtype=dtype), unhooked(name, "sdpa", dtype)
     rows: list[tuple[str, float, float | None]] = []
     for what, chosen in texts.items():
         windows = Corpus(adapter_for(model), chosen, length=MASSIVE_LENGTH).windows()
@@ -209,8 +209,8 @@ def measure_loop(name: str, repeats: int, write: bool) -> None:
             (f"tokens a second of the sink scan, {what}", count / times["sinks"], None),
         ]
     record(
-        "scans: loop",
-        f"{name}, float32, WikiText-2 test: {PARAGRAPHS} paragraphs, and a text cut into windows of "
+        f"scans: loop, {dtype}",
+        f"{name}, {dtype}, WikiText-2 test: {PARAGRAPHS} paragraphs, and a text cut into windows of "
         f"{MASSIVE_LENGTH:,}; sinks in windows of {SINK_LENGTH}",
         rows,
         write=write,
@@ -222,13 +222,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only", choices=("time", "memory", "loop"))
+    parser.add_argument("--only", choices=("time", "memory", "loop", "half"))
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     for part, measure in (
         ("time", lambda: measure_time(given.model, given.repeats, given.write)),
         ("memory", lambda: measure_memory(given.model, given.write)),
         ("loop", lambda: measure_loop(given.model, given.repeats, given.write)),
+        ("half", lambda: measure_loop(given.model, given.repeats, given.write, "bfloat16")),
     ):
         if given.only in (None, part):
             measure()

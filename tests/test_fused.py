@@ -1,4 +1,4 @@
-"""Attention in one piece: the same stream, only where nobody reads inside, and nothing left switched."""
+"""Attention in one piece: the same stream, only where nobody reads inside, nothing left switched."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def residuals(model, ids, mask, sites=("resid_mid", "resid_post", "attn_out", "a
     adapter = adapter_for(model)
     kept = {}
     hooks = [
-        (adapter.point(name), lambda value, hook, name=name: kept.update({name: value[mask].clone()}))
+        (
+            adapter.point(name),
+            lambda value, hook, name=name: kept.update({name: value[mask].clone()}),
+        )
         for site in sites
         for name in (adapter.hook_name(site, layer) for layer in range(adapter.n_layers))
     ]
@@ -215,7 +218,9 @@ def test_shapes_without_a_known_attention_are_read_as_ever(shaped):
         assert isinstance(adapter.fused(), nullcontext)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), KeyboardInterrupt()], ids=["error", "ctrl-c"]
+)
 def test_whatever_ends_a_pass_nothing_stays_switched(tiny_bridge, error):
     adapter = adapter_for(tiny_bridge)
     ids = torch.arange(8)[None]

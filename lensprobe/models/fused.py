@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["fused"]
 
 _STEPWISE = "PositionEmbeddingsAttentionBridge"
-"""The bridge's attention of Llama, Mistral, Qwen, Gemma and their like. Subclasses compute otherwise."""
+"""The bridge's attention of Llama, Mistral, Qwen, Gemma and their like; subclasses compute otherwise."""
 
 # Flags of the config under which the projections are not the plain ones.
 _SPLIT = ("use_split_qkv_input", "use_attn_in", "use_attn_result")
@@ -56,7 +56,10 @@ def fused(adapter: BridgeAdapter) -> Iterator[None]:
 def _attentions(adapter: BridgeAdapter) -> list[Any]:
     """The attention of every block; none where one of them could come out otherwise."""
     model = adapter.model
-    flags = (getattr(model, "compatibility_mode", False), *(getattr(model.cfg, f, 0) for f in _SPLIT))
+    flags = (
+        getattr(model, "compatibility_mode", False),
+        *(getattr(model.cfg, f, 0) for f in _SPLIT),
+    )
     if any(flags) or not getattr(model.original_model, "_supports_sdpa", False):
         return []
     found = [getattr(block, "attn", None) for block in getattr(model, "blocks", ())]
@@ -103,7 +106,7 @@ def _agree(adapter: BridgeAdapter, attentions: list[Any]) -> bool:
 def _answers(
     adapter: BridgeAdapter, attentions: list[Any], instead: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor]:
-    """What the attentions are given and answer for a few tokens, given others `instead` if there are any.
+    """What the attentions are given and answer for a few tokens, given `instead` if there is any.
 
     With the same input for each, what rounding grows into from block to block is no difference between
     them. Answers are `[layer token d_model]`, real tokens only.
@@ -129,7 +132,9 @@ def _answers(
 
 @contextmanager
 def _switched(adapter: BridgeAdapter, attentions: list[Any]) -> Iterator[None]:
-    configs = list({id(config): config for config in _configs(adapter.model.original_model)}.values())
+    configs = list(
+        {id(config): config for config in _configs(adapter.model.original_model)}.values()
+    )
 
     def restore() -> None:
         for config in configs:
@@ -155,7 +160,7 @@ def _configs(module: Any) -> Iterator[Any]:
 
 
 def _whole(attention: Any) -> Any:
-    """transformers' own forward pass, between the attention's two outer hook points."""
+    """The forward pass of transformers, between the attention's two outer hook points."""
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         entered = attention.hook_in(hidden_states)
