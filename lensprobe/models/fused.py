@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["fused"]
 
 _STEPWISE = "PositionEmbeddingsAttentionBridge"
-"""The bridge's attention of Llama, Mistral, Qwen, Gemma and their like; subclasses compute otherwise."""
+"""The bridge's attention of Llama, Mistral, Qwen, Gemma and the like; subclasses compute otherwise."""
 
 # Flags of the config under which the projections are not the plain ones.
 _SPLIT = ("use_split_qkv_input", "use_attn_in", "use_attn_result")
