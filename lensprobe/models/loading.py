@@ -47,7 +47,8 @@ def load(
             their own. It is copied, never changed.
         device: where the model goes; None is `"cuda"` where there is one, else `"cpu"`.
         dtype: `"auto"` is the checkpoint's own (float32 for a GGUF file, whose weights are unpacked),
-            or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`. On a CPU, bfloat16 is slow.
+            or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`. A CPU is slow in bfloat16 unless it
+            has matrix instructions for it (AMX).
         revision: branch, tag or commit of a hub model.
         device_map: as transformers takes it, to spread a model over devices; not with `device`.
         adapter: a PEFT adapter (folder or hub id), merged into the weights.
