@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerance import close
+from transformers import LlavaConfig
 
 import lensprobe as lp
 from lensprobe.models import fused
@@ -236,3 +238,13 @@ def test_whatever_ends_a_pass_nothing_stays_switched(tiny_bridge, error):
     ):
         adapter.run(ids, logits=None)
     assert untouched(tiny_bridge)
+
+
+def test_a_config_inside_the_config_keeps_its_own_kernel():
+    model = torch.nn.Module()
+    model.config = LlavaConfig(attn_implementation="eager")
+    model.config.vision_config._attn_implementation = "sdpa"
+    with fused._switched(SimpleNamespace(model=SimpleNamespace(original_model=model)), []):
+        assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == "eager"
+    assert model.config.vision_config._attn_implementation == "sdpa"

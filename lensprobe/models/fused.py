@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
+from transformers import PretrainedConfig
 
 from ..interrupts import undoing
 from .hooks import attached, silent
@@ -138,14 +139,15 @@ def _switched(adapter: BridgeAdapter, attentions: list[Any]) -> Iterator[None]:
 
     def restore() -> None:
         for config in configs:
-            config._attn_implementation = "eager"
+            config._attn_implementation = {"": "eager"}
         for attention in attentions:
             vars(attention).pop("forward", None)
 
     with undoing(restore):
-        # transformers chooses its kernel and the shape of its mask by the config, at each call.
+        # transformers chooses its kernel and the shape of its mask by the config, at each call. The
+        # empty key is the config itself: without it, those inside (an image tower's) would follow.
         for config in configs:
-            config._attn_implementation = "sdpa"
+            config._attn_implementation = {"": "sdpa"}
         for attention in attentions:
             # Straight into __dict__: nn.Module's own attribute handling never sees it.
             vars(attention)["forward"] = _whole(attention)
@@ -155,7 +157,7 @@ def _switched(adapter: BridgeAdapter, attentions: list[Any]) -> Iterator[None]:
 def _configs(module: Any) -> Iterator[Any]:
     for part in module.modules():
         config = getattr(part, "config", None)
-        if getattr(config, "_attn_implementation", None) == "eager":
+        if isinstance(config, PretrainedConfig) and config._attn_implementation == "eager":
             yield config
 
 
