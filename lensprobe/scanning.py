@@ -24,6 +24,7 @@ from .running import hooked
 from .running.batching import out_of_memory, progress_bar
 from .settings import Progress
 from .shards.keeping import Keeper
+from .shards.run import Seen, unseen
 from .statistics import Bundle
 
 __all__ = ["Reading", "Scan", "forward", "real_rows"]
@@ -102,9 +103,10 @@ class Scan:
         """
         with progress_bar("tok", progress, unit_scale=True) as bar:
 
-            def show() -> None:
+            def show(piece: Tally | None = None, share: float = 0.0) -> None:
                 bar.total = self.corpus.expected_tokens()
-                bar.update(self.done.tokens - bar.n)
+                reading = 0 if piece is None else int(piece.tokens * share)
+                bar.update(self.done.tokens + reading - bar.n)
 
             try:
                 if keeper is None:
@@ -134,10 +136,12 @@ class Scan:
         other.notes = []
         return other
 
-    def alone(self, windows: Sequence[Window]) -> tuple[dict[str, np.ndarray], list[str]]:
-        """The state of the statistics of these windows and no others, and what was noted of them."""
+    def alone(
+        self, windows: Sequence[Window], seen: Seen = unseen
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """See `shards.run.Run`."""
         part = self.part()
-        part.read(windows)
+        part.read(windows, lambda: seen(part.done.sequences / len(windows)))
         assert part.total is not None  # there are windows
         return part.total.state(), part.notes
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -85,3 +87,57 @@ def test_every_analysis_takes_it(tiny_gpt2, capsys, tmp_path):
     scanned = [line for line in found if line["unit"] == "tok"]
     assert scanned[-1]["done"] == scanned[-1]["total"] == scan.provenance["tokens"]
     assert found[-1]["unit"] == "text" and found[-1]["done"] == found[-1]["total"] == 2
+
+
+class Bar:
+    """What is drawn on: keeps every step."""
+
+    def __init__(self):
+        self.n, self.total, self.steps = 0, None, []
+
+    def update(self, step):
+        self.n += step
+        self.steps.append(self.n)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    bar = Bar()
+    # By name: `lp.steering.difference` is the function.
+    for module in ("scanning", "steering.difference", "interpolation.texts"):
+        there = importlib.import_module(f"lensprobe.{module}")
+        monkeypatch.setattr(there, "progress_bar", lambda *args, **kwargs: nullcontext(bar))
+    return bar
+
+
+SENTENCES = [
+    f"Number {k} is larger than number {k - 1} and smaller than the next." for k in range(24)
+]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, out: lp.massive.scan(model, SENTENCES, batch_tokens=64, out=out),
+        lambda model, out: lp.interpolation.score(
+            model, SENTENCES, layer=1, weight=0.3, batch_tokens=64, out=out
+        ),
+        lambda model, out: lp.steering.difference(
+            model, SENTENCES, SENTENCES[::-1], layers=1, batch_tokens=64, out=out
+        ),
+    ],
+    ids=["scan", "score", "difference"],
+)
+def test_a_run_that_is_kept_moves_with_every_batch_and_ends_where_one_that_is_not_ends(
+    tiny_llama, tmp_path, drawn, call
+):
+    call(tiny_llama, None)
+    plain, drawn.n, drawn.steps = drawn.steps, 0, []
+    call(tiny_llama, tmp_path / "run")
+    kept, drawn.n, drawn.steps = drawn.steps, 0, []
+    # One piece, many batches.
+    assert len(plain) > 5 and len(set(kept)) > 5
+    assert kept == sorted(kept)
+    assert kept[-1] == plain[-1]
+    call(tiny_llama, tmp_path / "run")
+    assert drawn.steps == [plain[-1]]

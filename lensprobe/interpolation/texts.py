@@ -17,6 +17,7 @@ from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import tokens_that_fit
 from ..settings import OnError, Progress
 from ..shards.keeping import Keeper
+from ..shards.run import Seen, unseen
 from ..statistics import Bundle, Rows, inside
 from ..tokens import Bos
 from .blended import plain_path
@@ -114,9 +115,11 @@ class Texts(Generic[T]):
         """
         with progress_bar("tok", progress, unit_scale=True) as bar:
 
-            def show() -> None:
+            def show(piece: Tally | None = None, share: float = 1.0) -> None:
                 bar.total = self.corpus.expected_tokens()
-                bar.update(self.corpus.read.tokens - bar.n)
+                # A piece counts as read from when it is cut.
+                waiting = 0 if piece is None else int(piece.tokens * (1 - share))
+                bar.update(self.corpus.read.tokens - waiting - bar.n)
 
             self.work, self.left = work, left
             try:
@@ -144,10 +147,12 @@ class Texts(Generic[T]):
             self._do(batch, self.work)
             show()
 
-    def alone(self, windows: Sequence[Window]) -> tuple[dict[str, np.ndarray], list[str]]:
-        """What these windows leave, as the state of a statistic, and what was noted of them."""
+    def alone(
+        self, windows: Sequence[Window], seen: Seen = unseen
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """See `shards.run.Run`."""
         part = Texts(self.corpus, work=self.work)
-        part._read(windows)
+        part._read(windows, lambda: seen(len(part.windows) / len(windows)))
         rows = Rows(2)
         for window, answer in zip(part.windows, part.answers, strict=True):
             assert isinstance(answer, dict)  # what a keeper can keep

@@ -20,7 +20,7 @@ from .recipe import Read, Recipe, recipe
 
 if TYPE_CHECKING:
     from ..scanning import Ranges, Reading
-    from .run import Run
+    from .run import Run, Show
 
 __all__ = ["Crew", "Engine", "Part", "checked_part", "crew", "here"]
 
@@ -65,11 +65,11 @@ class Crew:
         return in_processes(partial(_opened, made, threads), self.workers, found, keep)
 
 
-def here(scan: Run, found: Iterator[Piece], keep: Keep) -> Generator[Done, None, None]:
+def here(scan: Run, found: Iterator[Piece], keep: Keep, show: Show) -> Generator[Done, None, None]:
     """Pieces as this process reads them."""
     for piece in found:
         if piece.kept is None:
-            done = Done(piece, *scan.alone(piece.windows))
+            done = Done(piece, *scan.alone(piece.windows, partial(show, piece.tally)))
             keep(done)
         else:
             done = Done(piece, piece.kept.state, piece.kept.facts.get("notes", []))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,7 @@ from .pieces import Piece, pieces
 if TYPE_CHECKING:
     from ..models.adapter import Adapter
     from ..scanning import Ranges, Reading
-    from .run import Run, Source
+    from .run import Run, Show, Source
 
 __all__ = ["RESULT", "VECTORS", "Keeper", "keeper"]
 
@@ -54,8 +55,9 @@ class Keeper:
     crew: Crew | None = None
     part: Part | None = None
 
-    def run(self, scan: Run, show: Callable[[], None]) -> None:
-        """Read what is not kept yet, piece by piece; `show` is called after each.
+    def run(self, scan: Run, show: Show) -> None:
+        """Read what is not kept yet, piece by piece; `show` is called after each, and where this
+        process reads after each batch.
 
         Raises:
             OutputError: the texts have changed, or a piece is not of this run; see also `folder`.
@@ -67,7 +69,7 @@ class Keeper:
             def keep(done: Done) -> None:
                 folder.save(done.piece.number, done.facts, done.state)
 
-            read = here if self.crew is None else self.crew.read
+            read = partial(here, show=show) if self.crew is None else self.crew.read
             # Closed, so that nobody reads on when this ends early.
             with closing(read(scan, found, keep)) as finished:
                 for done in finished:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from ..models.adapter import Adapter
     from ..statistics import Bundle
 
-__all__ = ["Run", "Source"]
+__all__ = ["Run", "Seen", "Show", "Source", "unseen"]
+
+Seen = Callable[[float], None]
+
+
+def unseen(share: float) -> None:
+    """Nobody asks how far the reading is."""
+
+
+class Show(Protocol):
+    """Draws how far a run is."""
+
+    def __call__(self, piece: Tally | None = None, share: float = ...) -> None:
+        """What is finished is read, and this share of the piece that is under way."""
 
 
 class Source(Protocol):
@@ -48,8 +61,13 @@ class Run(Protocol):
         """What is read."""
         ...
 
-    def alone(self, windows: Sequence[Any]) -> tuple[Mapping[str, np.ndarray], list[str]]:
-        """The state of the statistics of these and no others, and what was noted of them."""
+    def alone(
+        self, windows: Sequence[Any], seen: Seen = unseen
+    ) -> tuple[Mapping[str, np.ndarray], list[str]]:
+        """The state of the statistics of these and no others, and what was noted of them.
+
+        `seen(share)` is called after each batch: how much of them has been read.
+        """
         ...
 
     def check(self, part: Bundle) -> None:

@@ -23,6 +23,7 @@ from ..running.batching import out_of_memory, progress_bar
 from ..running.fanning import WHOLE
 from ..settings import OnError, Progress, checked_seed, current
 from ..shards.keeping import VECTORS, Keeper
+from ..shards.run import Seen, unseen
 from ..statistics import Bundle
 from ..tokens import Bos
 from .estimators import ESTIMATORS, Estimator
@@ -187,8 +188,9 @@ class _Run:
     ) -> SteeringVector | SteeringVectors:
         with progress_bar("pair", progress) as bar:
 
-            def show() -> None:
-                bar.update(self.pairs - bar.n)
+            def show(piece: Tally | None = None, share: float = 0.0) -> None:
+                reading = 0 if piece is None else int(piece.documents * share)
+                bar.update(self.pairs + reading - bar.n)
 
             try:
                 if keeper is None:
@@ -208,10 +210,12 @@ class _Run:
             )
         return self._finish(True)
 
-    def alone(self, windows: Iterable[Pair]) -> tuple[dict[str, np.ndarray], list[str]]:
-        """The state of the statistics of these pairs and no others, and what was noted of them."""
+    def alone(
+        self, windows: Sequence[Pair], seen: Seen = unseen
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """See `shards.run.Run`."""
         part = replace(self, estimator=self.estimator.fresh(), pairs=0, notes=[])
-        part._read(windows)
+        part._read(windows, lambda: seen(part.pairs / len(windows)))
         return part.estimator.total.state(), part.notes
 
     def check(self, part: Bundle) -> None:
