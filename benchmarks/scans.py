@@ -29,6 +29,7 @@ from lensprobe.models.sources import find
 from lensprobe.texts import default_texts
 
 MASSIVE_LENGTH, SINK_LENGTH = 1024, 64
+LONG_LENGTH = 2048
 MANY, FEW = 10_000, 100
 # Small enough that the few sequences fill a batch too.
 BATCH_TOKENS = 512
@@ -82,6 +83,17 @@ def measure_time(name: str, repeats: int, write: bool) -> None:
         },
         repeats,
     )
+    long = " ".join(texts)
+    window = batches_of(model, [long], LONG_LENGTH)[:1]
+    at_length = interleaved(
+        {
+            "plain": passes(model, window),
+            "massive": lambda: lp.massive.scan(
+                model, [window[0].tokens.ids[0]], bos=False, length=LONG_LENGTH
+            ),
+        },
+        repeats,
+    )
     record(
         "scans: time",
         f"All layers of {name}, float32; {len(texts)} documents, {tokens:,} tokens, "
@@ -92,6 +104,11 @@ def measure_time(name: str, repeats: int, write: bool) -> None:
                 "massive scan / transformers sdpa",
                 times["massive"] / times["transformers sdpa"],
                 1.1,
+            ),
+            (
+                f"massive scan / plain, one window of {LONG_LENGTH:,}",
+                at_length["massive"] / at_length["plain"],
+                1.0,
             ),
             ("sink scan / plain", times["sinks"] / times["plain, windows"], 1.25),
             (
