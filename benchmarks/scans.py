@@ -14,6 +14,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from lensprobe.models.sources import find
 from lensprobe.texts import default_texts
 
 MASSIVE_LENGTH, SINK_LENGTH = 1024, 64
-LONG_LENGTH = 2048
+LONG_LENGTH, ARTICLE_LENGTH = 2048, 4096
 MANY, FEW = 10_000, 100
 # Small enough that the few sequences fill a batch too.
 BATCH_TOKENS = 512
@@ -149,38 +150,107 @@ def measure_memory(name: str, write: bool) -> None:
     )
 
 
-def one_by_one(model: torch.nn.Module, sequences: list[torch.Tensor]) -> Callable[[], None]:
+def one_by_one(
+    read: Callable[[torch.Tensor], list[torch.Tensor]], sequences: list[torch.Tensor]
+) -> Callable[[], None]:
     """Sun et al., section 2, as its authors run it: each sequence alone through the whole model, each
     block's output in main memory as float64, all its magnitudes sorted, three and the median noted.
     """
 
     def run() -> None:
-        kept: dict[int, torch.Tensor] = {}
-
-        def keep(layer: int) -> Callable[..., None]:
-            def hook(module: torch.nn.Module, inputs: object, output: object) -> None:
-                state = output[0] if isinstance(output, tuple) else output
-                assert isinstance(state, torch.Tensor)
-                kept[layer] = state.detach().cpu().double()
-
-            return hook
-
-        blocks = model.get_submodule("model.layers")
-        handles = [
-            block.register_forward_hook(keep(layer))
-            for layer, block in enumerate(blocks.children())
-        ]
         noted = []
         with torch.no_grad():
             for ids in sequences:
-                model(ids[None])
-                for state in kept.values():
-                    size = state.abs()
+                for state in read(ids[None]):
+                    size = state.cpu().double().abs()
                     noted.append((size.flatten().sort(descending=True).values[:3], size.median()))
-        for handle in handles:
-            handle.remove()
 
     return run
+
+
+def of_transformers(model: torch.nn.Module) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """Each block's output, by hooks on a transformers model."""
+
+    def read(ids: torch.Tensor) -> list[torch.Tensor]:
+        kept: list[torch.Tensor] = []
+
+        def keep(module: torch.nn.Module, inputs: object, output: object) -> None:
+            state = output[0] if isinstance(output, tuple) else output
+            assert isinstance(state, torch.Tensor)
+            kept.append(state)
+
+        blocks = model.get_submodule("model.layers").children()
+        handles = [block.register_forward_hook(keep) for block in blocks]
+        model(ids)
+        for handle in handles:
+            handle.remove()
+        return kept
+
+    return read
+
+
+def of_transformer_lens(model: Any) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """Each block's output, by hooks on a TransformerLens model."""
+
+    def read(ids: torch.Tensor) -> list[torch.Tensor]:
+        kept: list[torch.Tensor] = []
+
+        def keep(value: torch.Tensor, hook: object) -> None:
+            kept.append(value)
+
+        names = [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
+        model.run_with_hooks(ids, fwd_hooks=[(name, keep) for name in names])
+        return kept
+
+    return read
+
+
+def wikitext(data: str) -> list[str]:
+    """The paragraphs of WikiText-2's test split."""
+    lines = (Path(data) / "wikitext-2" / "test.txt").read_text().split("\n")
+    return [line for line in lines if len(line) > 1 and not line.strip().startswith("=")]
+
+
+def measure_articles(name: str, repeats: int, write: bool) -> None:
+    """The loop and the scan where sequences are as long as whole articles are."""
+    data = os.environ.get("LENSPROBE_DATA")
+    if data is None:
+        print("skipped: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
+        return
+    model, plain = lp.load(name), unhooked(name, "sdpa")
+    text = " ".join(wikitext(data))
+    window = next(Corpus(adapter_for(model), [text], length=ARTICLE_LENGTH).windows())
+    ids = torch.tensor(window.ids)
+    times = interleaved(
+        {
+            "transformers": one_by_one(of_transformers(plain), [ids]),
+            "TransformerLens": one_by_one(of_transformer_lens(model), [ids]),
+            "massive": lambda: lp.massive.scan(model, [ids], bos=False, length=ARTICLE_LENGTH),
+        },
+        repeats,
+    )
+    record(
+        "scans: loop, articles",
+        f"{name}, float32, WikiText-2 test: a text of {len(ids):,} tokens, about an article, as one "
+        "window; the loop over transformers' model and over the TransformerLens model",
+        [
+            ("massive scan / loop, transformers", times["massive"] / times["transformers"], 1 / 5),
+            (
+                "massive scan / loop, TransformerLens",
+                times["massive"] / times["TransformerLens"],
+                1 / 5,
+            ),
+            *(
+                (f"tokens a second of the {what}", len(ids) / times[which], None)
+                for what, which in (
+                    ("loop, transformers", "transformers"),
+                    ("loop, TransformerLens", "TransformerLens"),
+                    ("massive scan", "massive"),
+                )
+            ),
+        ],
+        write=write,
+    )
 
 
 def measure_loop(name: str, repeats: int, write: bool, dtype: str = "float32") -> None:
@@ -189,8 +259,7 @@ def measure_loop(name: str, repeats: int, write: bool, dtype: str = "float32") -
     if data is None:
         print("skipped: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
         return
-    lines = (Path(data) / "wikitext-2" / "test.txt").read_text().split("\n")
-    paragraphs = [line for line in lines if len(line) > 1 and not line.strip().startswith("=")]
+    paragraphs = wikitext(data)
     texts = {
         "paragraphs": paragraphs[:: len(paragraphs) // PARAGRAPHS][:PARAGRAPHS],
         "text of 1,024 tokens": [" ".join(paragraphs)[:16_000]],
@@ -203,7 +272,7 @@ def measure_loop(name: str, repeats: int, write: bool, dtype: str = "float32") -
         batches = batches_of(model, chosen, MASSIVE_LENGTH)
         times = interleaved(
             {
-                "loop": one_by_one(plain, sequences),
+                "loop": one_by_one(of_transformers(plain), sequences),
                 "massive": lambda chosen=chosen: lp.massive.scan(
                     model, chosen, length=MASSIVE_LENGTH
                 ),
@@ -239,13 +308,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only", choices=("time", "memory", "loop", "half"))
+    parser.add_argument("--only", choices=("time", "memory", "loop", "articles", "half"))
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     for part, measure in (
         ("time", lambda: measure_time(given.model, given.repeats, given.write)),
         ("memory", lambda: measure_memory(given.model, given.write)),
         ("loop", lambda: measure_loop(given.model, given.repeats, given.write)),
+        ("articles", lambda: measure_articles(given.model, min(given.repeats, 3), given.write)),
         ("half", lambda: measure_loop(given.model, given.repeats, given.write, "bfloat16")),
     ):
         if given.only in (None, part):

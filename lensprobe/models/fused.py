@@ -15,6 +15,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge.generalized_components.position_embeddings_attention import (
+    PositionEmbeddingsAttentionBridge,
+)
 from transformers import PretrainedConfig
 
 from ..interrupts import undoing
@@ -25,17 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["fused"]
 
-_STEPWISE = "PositionEmbeddingsAttentionBridge"
-"""The bridge's attention of Llama, Mistral, Qwen, Gemma and the like; subclasses compute otherwise."""
-
 # Flags of the config under which the projections are not the plain ones.
 _SPLIT = ("use_split_qkv_input", "use_attn_in", "use_attn_result")
 
 # What PyTorch's kernel cannot do and transformers would leave out: Gemma 2's cap, GPT-OSS's sinks.
 _BEYOND = ("attn_logit_softcapping", "sinks")
 
-_agreed: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-"""Models whose two attentions were compared, and whether they agreed."""
+_trusted: WeakKeyDictionary[Any, list[PretrainedConfig]] = WeakKeyDictionary()
+"""Models whose two attentions were compared: the configs to switch, none where they differ."""
 
 
 @contextmanager
@@ -47,10 +47,12 @@ def fused(adapter: BridgeAdapter) -> Iterator[None]:
     points that fire either way. No hook may be attached inside an attention within the block.
     """
     attentions = _attentions(adapter)
-    if not attentions or not _unread(attentions) or not _agree(adapter, attentions):
-        yield
-        return
-    with _switched(adapter, attentions):
+    ready = bool(attentions) and _unread(attentions) and _same(adapter, attentions)
+    # Asked again after the trial: in their first pass some blocks put hooks of their own there.
+    if ready and _unread(attentions):
+        with _switched(attentions, _trusted[adapter.model]):
+            yield
+    else:
         yield
 
 
@@ -68,13 +70,16 @@ def _attentions(adapter: BridgeAdapter) -> list[Any]:
 
 
 def _plain(attention: Any) -> bool:
-    if type(attention).__name__ != _STEPWISE or "forward" in vars(attention):
+    # The class of Llama, Mistral, Qwen, Gemma and the like; its subclasses compute otherwise.
+    if type(attention) is not PositionEmbeddingsAttentionBridge or "forward" in vars(attention):
         return False
-    inner = attention.original_component
+    inner: Any = attention.original_component
     parts = set(inner.modules())
     bridged = (part for part in attention.children() if not isinstance(part, HookPoint))
     return (
         getattr(inner.config, "_attn_implementation", None) == "eager"
+        # transformers clamps in place what a hook was given.
+        and getattr(inner.config, "clip_qkv", None) is None
         and not inner.training
         and all(getattr(inner, name, None) is None for name in _BEYOND)
         and all(part in parts for part in bridged)
@@ -82,39 +87,50 @@ def _plain(attention: Any) -> bool:
 
 
 def _unread(attentions: list[Any]) -> bool:
-    """Whether nobody looks at an attention itself or between its projections."""
+    """Whether nobody looks at an attention itself or between its ends and its projections."""
     for attention in attentions:
-        ends = (attention.hook_in, attention.hook_out)
-        inside = (p for p in attention.children() if isinstance(p, HookPoint) and p not in ends)
+        projections = (getattr(attention, name, None) for name in "qkvo")
+        outer = {attention.hook_in, attention.hook_out}
+        outer.update(point for part in projections if part is not None for point in part.children())
+        inside = (p for p in attention.modules() if isinstance(p, HookPoint) and p not in outer)
         if any(part._forward_hooks or part._forward_pre_hooks for part in (attention, *inside)):
             return False
     return True
 
 
-def _agree(adapter: BridgeAdapter, attentions: list[Any]) -> bool:
+def _same(adapter: BridgeAdapter, attentions: list[Any]) -> bool:
     """Whether each attention answers the same input the same either way, tried once of each model."""
     model = adapter.model
-    if model not in _agreed:
+    if model not in _trusted:
+        found = _configs(model.original_model)
+        alike = True
         with torch.no_grad(), silent(model):
-            given, stepwise = _answers(adapter, attentions, ())
-            with _switched(adapter, attentions):
-                whole = _answers(adapter, attentions, given)[1]
-        apart, size = (torch.linalg.vector_norm(x, dim=-1) for x in (whole - stepwise, stepwise))
-        _agreed[model] = bool((apart <= size * torch.finfo(adapter.dtype).eps ** 0.5).all())
-    return _agreed[model]
+            # Without pads the kernel is given no mask.
+            for lengths in ((12,), (12, 7)):
+                mask = torch.arange(12) < torch.tensor(lengths)[:, None]
+                given, stepwise = _answers(adapter, attentions, mask, ())
+                with _switched(attentions, found):
+                    whole = _answers(adapter, attentions, mask, given)[1]
+                alike = alike and _close(whole, stepwise, torch.finfo(adapter.dtype).eps)
+        _trusted[model] = found if alike else []
+    return bool(_trusted[model])
+
+
+def _close(one: Tensor, two: Tensor, eps: float) -> bool:
+    """`[layer token d_model]`, within what rounding does to one attention: NaN is not."""
+    apart, size = (torch.linalg.matrix_norm(x) for x in (one - two, two))
+    return bool((apart <= size * max(1e-4, 4 * eps)).all())
 
 
 def _answers(
-    adapter: BridgeAdapter, attentions: list[Any], instead: Sequence[Tensor]
+    adapter: BridgeAdapter, attentions: list[Any], mask: Tensor, instead: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor]:
     """What the attentions are given and answer for a few tokens, given `instead` if there is any.
 
     With the same input for each, what rounding grows into from block to block is no difference between
     them. Answers are `[layer token d_model]`, real tokens only.
     """
-    ids = (torch.arange(24, device=adapter.device) % adapter.d_vocab).reshape(2, 12)
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[1, 7:] = False
+    ids = (torch.arange(mask.numel()) % adapter.d_vocab).reshape(mask.shape).to(adapter.device)
     given: list[Tensor] = []
     answers: list[Tensor] = []
 
@@ -123,42 +139,40 @@ def _answers(
         return instead[len(given) - 1] if instead else value
 
     def leave(value: Tensor, hook: Any) -> None:
-        answers.append(value[mask].cpu().double())
+        answers.append(value.cpu()[mask].double())
 
     ends = ((attention.hook_in, attention.hook_out) for attention in attentions)
     with attached(pair for first, last in ends for pair in ((first, enter), (last, leave))):
-        adapter.run(ids, mask=mask, logits=None)
+        adapter.run(ids, mask=None if mask.all() else mask.to(ids.device), logits=None)
     return given, torch.stack(answers)
 
 
 @contextmanager
-def _switched(adapter: BridgeAdapter, attentions: list[Any]) -> Iterator[None]:
-    configs = list(
-        {id(config): config for config in _configs(adapter.model.original_model)}.values()
-    )
+def _switched(attentions: list[Any], configs: list[PretrainedConfig]) -> Iterator[None]:
+    def choose(kernel: str) -> None:
+        for config in configs:
+            # The property would set the configs inside too, an image tower's for example.
+            config._attn_implementation_internal = kernel
 
     def restore() -> None:
-        for config in configs:
-            config._attn_implementation = {"": "eager"}
+        choose("eager")
         for attention in attentions:
             vars(attention).pop("forward", None)
 
     with undoing(restore):
-        # transformers chooses its kernel and the shape of its mask by the config, at each call. The
-        # empty key is the config itself: without it, those inside (an image tower's) would follow.
-        for config in configs:
-            config._attn_implementation = {"": "sdpa"}
+        # transformers takes its kernel and the shape of its mask from the config, at each call.
+        choose("sdpa")
         for attention in attentions:
             # Straight into __dict__: nn.Module's own attribute handling never sees it.
             vars(attention)["forward"] = _whole(attention)
         yield
 
 
-def _configs(module: Any) -> Iterator[Any]:
-    for part in module.modules():
-        config = getattr(part, "config", None)
-        if isinstance(config, PretrainedConfig) and config._attn_implementation == "eager":
-            yield config
+def _configs(module: Any) -> list[PretrainedConfig]:
+    """Those of a transformers model and its parts that say "eager"."""
+    configs = (getattr(part, "config", None) for part in module.modules())
+    found = (config for config in configs if isinstance(config, PretrainedConfig))
+    return list({id(c): c for c in found if c._attn_implementation == "eager"}.values())
 
 
 def _whole(attention: Any) -> Any:

@@ -57,18 +57,22 @@ def attached(
 def silent(model: Any) -> Iterator[None]:
     """No hook point of the model speaks, unless hooks are added inside the block.
 
-    For passes that are not the user's and not an analysis's, such as asking what a block returns.
+    Nor does what watches a bridge's passes. For passes that are not the user's and not an
+    analysis's, such as asking what a block returns.
     """
     points = {id(point): point for point in model.hook_dict.values()}.values()
-    held = [(point, point._forward_hooks) for point in points]
+    held = [(point, "_forward_hooks", point._forward_hooks) for point in points]
+    wrapped = getattr(model, "original_model", None)
+    if wrapped is not None:
+        held.append((wrapped, "_forward_pre_hooks", wrapped._forward_pre_hooks))
 
     def speak() -> None:
-        for point, hooks in held:
-            point._forward_hooks = hooks
+        for part, name, hooks in held:
+            setattr(part, name, hooks)
 
     with undoing(speak):
-        for point, hooks in held:
-            point._forward_hooks = type(hooks)()
+        for part, name, hooks in held:
+            setattr(part, name, type(hooks)())
         yield
 
 
