@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from lensprobe.models.sources import find
 from lensprobe.texts import default_texts
 
 MASSIVE_LENGTH, SINK_LENGTH = 1024, 64
-LONG_LENGTH, ARTICLE_LENGTH = 2048, 4096
+LONG_LENGTH = 2048
+ARTICLES = 3
 MANY, FEW = 10_000, 100
 # Small enough that the few sequences fill a batch too.
 BATCH_TOKENS = 512
@@ -211,6 +213,12 @@ def wikitext(data: str) -> list[str]:
     return [line for line in lines if len(line) > 1 and not line.strip().startswith("=")]
 
 
+def articles(data: str) -> list[str]:
+    """The articles of WikiText-2's test split, which begin where a line is ` = a title = `."""
+    text = (Path(data) / "wikitext-2" / "test.txt").read_text()
+    return [part for part in re.split(r"(?m)^ = [^=\n]+ = ?$", text) if part.strip()]
+
+
 def measure_articles(name: str, repeats: int, write: bool) -> None:
     """The loop and the scan where sequences are as long as whole articles are."""
     data = os.environ.get("LENSPROBE_DATA")
@@ -218,21 +226,29 @@ def measure_articles(name: str, repeats: int, write: bool) -> None:
         print("skipped: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
         return
     model, plain = lp.load(name), unhooked(name, "sdpa")
-    text = " ".join(wikitext(data))
-    window = next(Corpus(adapter_for(model), [text], length=ARTICLE_LENGTH).windows())
-    ids = torch.tensor(window.ids)
+    found = articles(data)
+    read = Corpus(adapter_for(model), found, length=adapter_for(model).context).windows()
+    by_length = sorted((window for window in read if not window.index), key=lambda w: len(w.ids))
+    middle = (len(by_length) - ARTICLES) // 2
+    sequences = [torch.tensor(w.ids) for w in by_length[middle : middle + ARTICLES]]
+    count = sum(map(len, sequences))
     times = interleaved(
         {
-            "transformers": one_by_one(of_transformers(plain), [ids]),
-            "TransformerLens": one_by_one(of_transformer_lens(model), [ids]),
-            "massive": lambda: lp.massive.scan(model, [ids], bos=False, length=ARTICLE_LENGTH),
+            "transformers": one_by_one(of_transformers(plain), sequences),
+            "TransformerLens": one_by_one(of_transformer_lens(model), sequences),
+            "massive": lambda: lp.massive.scan(
+                model, sequences, bos=False, length=max(map(len, sequences))
+            ),
+            "sinks": lambda: lp.sinks.scan(model, sequences, bos=False, length=SINK_LENGTH),
         },
         repeats,
+        warm=False,
     )
     record(
         "scans: loop, articles",
-        f"{name}, float32, WikiText-2 test: a text of {len(ids):,} tokens, about an article, as one "
-        "window; the loop over transformers' model and over the TransformerLens model",
+        f"{name}, float32, WikiText-2 test: the {ARTICLES} articles of middle length, {count:,} "
+        f"tokens, each as one sequence; sinks in windows of {SINK_LENGTH}; the loop over transformers' "
+        "model and over the TransformerLens model",
         [
             ("massive scan / loop, transformers", times["massive"] / times["transformers"], 1 / 5),
             (
@@ -240,12 +256,14 @@ def measure_articles(name: str, repeats: int, write: bool) -> None:
                 times["massive"] / times["TransformerLens"],
                 1 / 5,
             ),
+            ("sink scan / loop, TransformerLens", times["sinks"] / times["TransformerLens"], None),
             *(
-                (f"tokens a second of the {what}", len(ids) / times[which], None)
+                (f"tokens a second of the {what}", count / times[which], None)
                 for what, which in (
                     ("loop, transformers", "transformers"),
                     ("loop, TransformerLens", "TransformerLens"),
                     ("massive scan", "massive"),
+                    ("sink scan", "sinks"),
                 )
             ),
         ],
@@ -254,7 +272,7 @@ def measure_articles(name: str, repeats: int, write: bool) -> None:
 
 
 def measure_loop(name: str, repeats: int, write: bool, dtype: str = "float32") -> None:
-    """Ratios of the loop over single sequences to the scans, on paragraphs and on whole articles."""
+    """Ratios of the loop over single sequences to the scans, on paragraphs and on long windows."""
     data = os.environ.get("LENSPROBE_DATA")
     if data is None:
         print("skipped: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
