@@ -219,12 +219,8 @@ def articles(data: str) -> list[str]:
     return [part for part in re.split(r"(?m)^ = [^=\n]+ = ?$", text) if part.strip()]
 
 
-def measure_articles(name: str, repeats: int, write: bool) -> None:
+def measure_articles(name: str, data: str, repeats: int, write: bool) -> None:
     """The loop and the scan where sequences are as long as whole articles are."""
-    data = os.environ.get("LENSPROBE_DATA")
-    if data is None:
-        print("skipped: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
-        return
     model, plain = lp.load(name), unhooked(name, "sdpa")
     found = articles(data)
     read = Corpus(adapter_for(model), found, length=adapter_for(model).context).windows()
@@ -271,12 +267,8 @@ def measure_articles(name: str, repeats: int, write: bool) -> None:
     )
 
 
-def measure_loop(name: str, repeats: int, write: bool, dtype: str = "float32") -> None:
+def measure_loop(name: str, data: str, repeats: int, write: bool, dtype: str) -> None:
     """Ratios of the loop over single sequences to the scans, on paragraphs and on long windows."""
-    data = os.environ.get("LENSPROBE_DATA")
-    if data is None:
-        print("skipped: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
-        return
     paragraphs = wikitext(data)
     texts = {
         "paragraphs": paragraphs[:: len(paragraphs) // PARAGRAPHS][:PARAGRAPHS],
@@ -329,13 +321,21 @@ def main() -> None:
     parser.add_argument("--only", choices=("time", "memory", "loop", "articles", "half"))
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    for part, measure in (
-        ("time", lambda: measure_time(given.model, given.repeats, given.write)),
-        ("memory", lambda: measure_memory(given.model, given.write)),
-        ("loop", lambda: measure_loop(given.model, given.repeats, given.write)),
-        ("articles", lambda: measure_articles(given.model, min(given.repeats, 3), given.write)),
-        ("half", lambda: measure_loop(given.model, given.repeats, given.write, "bfloat16")),
-    ):
+    name, repeats, write = given.model, given.repeats, given.write
+    parts: dict[str, Callable[[], None]] = {
+        "time": lambda: measure_time(name, repeats, write),
+        "memory": lambda: measure_memory(name, write),
+    }
+    data = os.environ.get("LENSPROBE_DATA")
+    if data is not None:
+        parts |= {
+            "loop": lambda: measure_loop(name, data, repeats, write, "float32"),
+            "half": lambda: measure_loop(name, data, repeats, write, "bfloat16"),
+            "articles": lambda: measure_articles(name, data, min(repeats, 3), write),
+        }
+    elif given.only not in parts:
+        print("the loop is left out: set LENSPROBE_DATA to the folder that has wikitext-2/test.txt")
+    for part, measure in parts.items():
         if given.only in (None, part):
             measure()
 
